@@ -1,0 +1,52 @@
+"""The `skipmodal` command: collects the subcommands and turns errors into one line and an exit status.
+
+Exit status: 0 done, 1 something the user can fix, 2 wrong usage, 130 interrupted.
+Nothing here or in the command files imports torch before a command runs.
+"""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from skipmodal import __version__
+from skipmodal.cli import prep
+from skipmodal.errors import UserError
+
+app = typer.Typer(
+    name="skipmodal",
+    help="Skip-modal generation: translate between image, text and speech, trained without image-speech pairs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(prep.app, name="prep")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"skipmodal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: runs the command line, maps every expected failure to its exit status."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"skipmodal: error: {error}")  # status 1
+    except KeyboardInterrupt:
+        sys.stderr.write("skipmodal: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, say) has left; what is still buffered must not fail at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

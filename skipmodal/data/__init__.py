@@ -1,0 +1,1 @@
+"""Prepared datasets: making them, opening them, batching them."""

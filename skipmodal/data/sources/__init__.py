@@ -1,0 +1,1 @@
+"""One file per public layout, each yielding rows."""

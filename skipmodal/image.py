@@ -1,0 +1,85 @@
+"""Pictures in and out: any photo a user has (EXIF, CMYK, grey, alpha, animated, huge) -> RGB square -> tensor."""
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from skipmodal.audio import write_atomic
+from skipmodal.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PIXELS = 200_000_000  # decoded size beyond which a file is refused
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+class ImageConfig(BaseModel):
+    """How a picture becomes an array; stored in datasets and checkpoints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; the whole picture is kept, squeezed")] = 128
+
+
+def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
+    """RGB uint8 of shape (size, size, 3); `source` is a file or its bytes.
+
+    The first frame of an animation is taken, transparency lies on white, EXIF rotation is applied.
+    Raises UserError for what is unreadable, truncated or larger than MAX_PIXELS.
+    """
+    name = str(source) if isinstance(source, Path) else "image on stdin"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; our own bound decides
+            with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(f"{name}: {image.width} x {image.height} pixels is too large; scale it down first")
+                image.draft("RGB", (2 * config.size, 2 * config.size))  # a huge JPEG is decoded at a fraction
+                return _square(image, config.size)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: cannot be read as a picture ({error})") from error
+
+
+def write_image(target: Path | BinaryIO, pixels: np.ndarray) -> None:
+    """Writes uint8 RGB (H, W, 3); a path's suffix picks png, jpg or webp, a stream gets png."""
+    if isinstance(target, Path) and target.suffix.lower() not in FORMATS:
+        raise UserError(f"{target}: unknown picture suffix; use {', '.join(FORMATS)}")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, FORMATS[target.suffix.lower()] if isinstance(target, Path) else "PNG")
+    if isinstance(target, Path):
+        write_atomic(target, buffer.getvalue())
+    else:
+        target.write(buffer.getvalue())
+
+
+def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
+    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1], the range of the image decoder's tanh."""
+    import torch
+
+    tensor = torch.from_numpy(np.array(pixels)).movedim(-1, -3)  # a copy: the source may be a read-only map
+    return tensor.float().div_(127.5).sub_(1)
+
+
+def to_pixels(tensor: "torch.Tensor") -> np.ndarray:
+    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3)."""
+    scaled = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return scaled.byte().movedim(-3, -1).cpu().numpy()
+
+
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # 16-bit grey has no direct way to RGB
+        values = np.asarray(image, dtype=np.float64)
+        scale = 255 / max(values.max(), 1) if values.max() > 255 else 1
+        image = Image.fromarray((values.clip(min=0) * scale).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    image = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3)
+    return np.asarray(image)

@@ -1,0 +1,1 @@
+"""Encoders, bottleneck, decoders and the model they make."""

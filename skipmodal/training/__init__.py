@@ -1,0 +1,1 @@
+"""Losses, the loop, checkpoints and what is shown while training."""

@@ -1,0 +1,97 @@
+"""Griffin-Lim: linear spectrograms -> waveforms, batched on the device, with momentum.
+
+The fast variant of Perraudin, Balazs and Sondergaard (WASPAA 2013), momentum 0.99.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipmodal.audio import AudioConfig, magnitudes
+
+MOMENTUM = 0.99
+
+
+@torch.no_grad()
+def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int | None = None) -> list[Tensor]:
+    """Waveforms of a padded batch; a batch gives the numbers of its items one by one.
+
+    Args:
+        linear: (B, frames, n_linear), scaled to [0, 1] as in `audio.spectrograms`.
+        lengths: (B,) valid frames, at least 1.
+        iterations: default, the configuration's.
+
+    Returns:
+        B tensors of (frames - 1) * hop_length samples (one hop for a single frame), on the CPU.
+    """
+    lengths = lengths.to(linear.device)
+    frame_mask = torch.arange(linear.shape[1], device=linear.device) < lengths[:, None]
+    magnitude = magnitudes(linear.float(), config) ** config.power * frame_mask[:, :, None]
+    transform = _Transform(config, frame_mask)
+    magnitude = transform.decimate(magnitude)
+
+    phase = transform.steady_phase(magnitude.shape[1]).expand_as(magnitude)
+    spectrum = torch.polar(magnitude, phase)
+    previous = torch.zeros_like(spectrum)
+    for _ in range(config.griffin_lim_iters if iterations is None else iterations):
+        rebuilt = transform.forward(transform.inverse(spectrum))
+        direction = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
+        spectrum = direction * (magnitude / direction.abs().clamp(min=1e-16))
+        previous = rebuilt
+    wav = _deemphasis(transform.inverse(spectrum), config.preemphasis)
+    samples = ((lengths - 1) * config.hop_length).clamp(min=config.hop_length)
+    return [item[:n] for item, n in zip(wav.cpu(), samples.tolist(), strict=True)]
+
+
+class _Transform:
+    """STFT and inverse over the window's samples only, with each item's own overlap-add envelope.
+
+    A window no longer than half the transform loses nothing in a transform of half the size: every second
+    bin of the longer one *is* the shorter one.
+    """
+
+    def __init__(self, config: AudioConfig, frame_mask: Tensor) -> None:
+        self.hop, self.win, self.n_fft, self.step = config.hop_length, config.win_length, config.n_fft, 1
+        while self.win <= self.n_fft // 2 and self.n_fft % 2 == 0:
+            self.n_fft, self.step = self.n_fft // 2, self.step * 2
+        batch, frames = frame_mask.shape
+        self.samples = max((frames - 1) * self.hop, self.hop)
+        self.window = torch.hann_window(self.win, device=frame_mask.device)
+        envelope = self._overlap_add((self.window**2).expand(batch, frames, -1) * frame_mask[:, :, None])
+        ends = (frame_mask.sum(1, keepdim=True) - 1).clamp(min=1) * self.hop
+        inside = torch.arange(self.samples, device=frame_mask.device) < ends
+        self.gain = inside / envelope.clamp(min=1e-8)
+
+    def decimate(self, magnitude: Tensor) -> Tensor:
+        return magnitude[..., :: self.step].contiguous()
+
+    def steady_phase(self, frames: int) -> Tensor:
+        """(frames, bins): each bin advances as a steady sinusoid would; deterministic, and better than noise."""
+        bins = torch.arange(self.n_fft // 2 + 1, device=self.window.device, dtype=torch.float64)
+        turns = torch.arange(frames, device=bins.device)[:, None] * (bins * self.hop / self.n_fft)
+        return (2 * torch.pi * (turns % 1)).float()
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """(B, samples) -> complex (B, frames, bins)."""
+        left = self.win // 2
+        frames = F.pad(wav, (left, self.win - left)).unfold(1, self.win, self.hop)
+        return torch.fft.rfft(frames * self.window, n=self.n_fft)
+
+    def inverse(self, spectrum: Tensor) -> Tensor:
+        """Complex (B, frames, bins) -> (B, samples): the least-squares inverse."""
+        frames = torch.fft.irfft(spectrum, n=self.n_fft)[..., : self.win]
+        return self._overlap_add(frames * self.window) * self.gain
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        total = (frames.shape[1] - 1) * self.hop + self.win
+        added = F.fold(frames.transpose(1, 2), (1, total), (1, self.win), stride=(1, self.hop))[:, 0, 0]
+        left = self.win // 2
+        return added[:, left : left + self.samples]
+
+
+def _deemphasis(wav: Tensor, coefficient: float) -> Tensor:
+    """y[t] = x[t] + coefficient * y[t - 1], as a product of spectra; the padding outlasts the filter's tail."""
+    n = wav.shape[1] + 2048
+    turns = torch.arange(n // 2 + 1, device=wav.device) / n
+    response = 1 - coefficient * torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)
+    return torch.fft.irfft(torch.fft.rfft(wav, n=n) / response, n=n)[:, : wav.shape[1]]
