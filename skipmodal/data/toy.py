@@ -1,0 +1,257 @@
+"""A toy world that is generated: pictures of coloured shapes, captions, and "speech" made of tones.
+
+A caption is four words, `size colour shape place` ("big red circle left"): 2 x 6 x 5 x 4 = 240 combinations.
+The seed deals them into three disjoint sets in which every word, and every pair of words, is about as frequent:
+
+* 100 that have pictures and never speech: train of image-text (and val: other renderings of the same);
+* 100 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
+* 40 that have neither: test of both datasets, and the loose photos.
+
+A word is always the same two tones at once, so a transcript is decoded exactly and without a speech recogniser:
+image -> speech is right when the tones name what the picture shows.
+"""
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from skipmodal.audio import AudioConfig, write_audio
+from skipmodal.errors import UserError
+from skipmodal.image import write_image
+
+TOY_AUDIO = AudioConfig(
+    sample_rate=8000, n_fft=512, win_length=400, hop_length=100, n_mels=40,
+    preemphasis=0.0, ref_db=30.0, floor_db=-80.0, power=1.0,
+)  # fmt: skip
+
+SIZES = {"big": 0.25, "small": 0.14}  # radius, in sides of the picture
+COLOURS = {
+    "red": (225, 40, 40), "green": (40, 190, 60), "blue": (50, 90, 245),
+    "yellow": (240, 215, 40), "purple": (175, 50, 215), "white": (240, 240, 240),
+}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+PLACES = {"left": (0.28, 0.5), "right": (0.72, 0.5), "top": (0.5, 0.28), "bottom": (0.5, 0.72)}
+WORDS = (*SIZES, *COLOURS, *SHAPES, *PLACES)
+CAPTIONS = tuple(" ".join(words) for words in product(SIZES, COLOURS, SHAPES, PLACES))
+HELD_OUT = 40  # captions with neither pictures nor speech to learn from
+
+SIDE = 64  # pixels a picture
+_OVERSAMPLING = 4
+
+# Every word is one low and one high tone, as on a telephone keypad; the mel filters keep all nine apart.
+_GRID = 500 * 1.26 ** np.arange(9)  # Hz: 500 ... 3176
+_LOW = 4  # the first four are the low ones
+_CHORDS = dict(zip(WORDS, product(range(_LOW), range(_LOW, len(_GRID))), strict=False))
+_WORD_OF = {chord: word for word, chord in _CHORDS.items()}
+_WORD_SAMPLES = 1500  # three decoder steps of five frames
+_TONE_SAMPLES = 1100  # the rest is silence, a full analysis window between two words
+_FADE_SAMPLES = 80
+_AMPLITUDE = 0.25  # of each tone
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The three disjoint sets of captions."""
+
+    pictured: tuple[str, ...]
+    spoken: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ToyReport:
+    """What was written: items by split, and the number of loose photos."""
+
+    pictures: dict[str, int]
+    sentences: dict[str, int]
+    photos: int
+
+
+def partition(seed: int) -> Partition:
+    """Deals the 240 captions into 100 pictured, 100 spoken and 40 held out, balanced over words and their pairs."""
+    spoken = (len(CAPTIONS) - HELD_OUT) // 2
+    quota = {"pictured": spoken, "spoken": spoken, "held_out": HELD_OUT}
+    dealt: dict[str, list[str]] = {name: [] for name in quota}
+    seen: dict[str, Counter[tuple[str, ...]]] = {name: Counter() for name in quota}
+    for i in np.random.default_rng(seed).permutation(len(CAPTIONS)):
+        words = CAPTIONS[i].split()
+        parts = [*combinations(words, 1), *combinations(words, 2)]
+
+        def crowding(name: str, parts: list[tuple[str, ...]] = parts) -> float:
+            return sum(seen[name][part] for part in parts) / quota[name]
+
+        chosen = min((name for name in quota if len(dealt[name]) < quota[name]), key=crowding)
+        dealt[chosen].append(CAPTIONS[i])
+        seen[chosen].update(parts)
+    return Partition(**{name: tuple(captions) for name, captions in dealt.items()})
+
+
+def draw(caption: str, rng: np.random.Generator) -> np.ndarray:
+    """One rendering of a caption: uint8 (64, 64, 3), with jittered place, size, shade, background and noise."""
+    size, colour, shape, place = caption.split()
+    side = SIDE * _OVERSAMPLING
+    radius = SIZES[size] * side * rng.uniform(0.92, 1.08)
+    x, y = (np.array(PLACES[place]) + rng.uniform(-0.03, 0.03, 2)) * side
+    fill = tuple(np.clip(COLOURS[colour] + rng.normal(0, 10, 3), 0, 255).astype(int))
+    background = tuple(np.clip(rng.uniform(25, 75) + rng.normal(0, 6, 3), 0, 255).astype(int))
+
+    image = Image.new("RGB", (side, side), background)
+    pen = ImageDraw.Draw(image)
+    if shape == "circle":
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+    else:
+        pen.polygon([(x + radius * dx, y + radius * dy) for dx, dy in _OUTLINES[shape]], fill)
+    pixels = np.asarray(image.reduce(_OVERSAMPLING), dtype=np.float32)
+    return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).round().astype(np.uint8)
+
+
+def say(caption: str, gain: float = 1.0) -> np.ndarray:
+    """Words as tones: float32 samples at 8 kHz, 15 frames of `TOY_AUDIO` a word; raises UserError for other words.
+
+    The last hop is left off, so that centred frames number exactly 15 a word and lie symmetrically in it.
+    """
+    words = caption.split()
+    unknown = [word for word in words if word not in _CHORDS]
+    if unknown or not words:
+        raise UserError(f"{caption!r}: the toy language only has the words {', '.join(WORDS)}")
+    t = np.arange(_TONE_SAMPLES) / TOY_AUDIO.sample_rate
+    fade = np.sin(np.pi / 2 * np.minimum(1, (np.arange(_TONE_SAMPLES) + 1) / _FADE_SAMPLES)) ** 2
+    wav = np.zeros(len(words) * _WORD_SAMPLES - TOY_AUDIO.hop_length, dtype=np.float32)
+    margin = (_WORD_SAMPLES - TOY_AUDIO.hop_length - _TONE_SAMPLES) // 2
+    for i, word in enumerate(words):
+        tones = sum(np.sin(2 * np.pi * _GRID[tone] * t) for tone in _CHORDS[word])
+        start = i * _WORD_SAMPLES + margin
+        wav[start : start + _TONE_SAMPLES] = gain * _AMPLITUDE * tones * fade * fade[::-1]
+    return wav
+
+
+_WINDOW_SECONDS, _HOP_SECONDS = 0.040, 0.005
+_MIN_SECONDS = 0.050  # a chord held for less is a transition
+_BRIDGE_SECONDS = 0.015  # a break for less is still the same word
+_NEAR_SECONDS = 0.150  # loudness is judged against the loudest frame so near
+
+
+def transcribe_tones(wav: np.ndarray, sample_rate: int) -> str:
+    """The words heard in samples (n,): nothing is snapped to the grammar, and what is unclear is left out.
+
+    Raises UserError below 6,500 Hz, where the highest tone does not exist.
+    """
+    if sample_rate < 6500:
+        raise UserError(f"toy speech needs a sample rate of at least 6500 Hz, not {sample_rate}")
+    labels = _frame_labels(np.asarray(wav, dtype=np.float32), sample_rate)
+    changes = np.flatnonzero(np.diff(labels)) + 1
+    runs = [(int(run[0]), start, start + len(run))
+            for run, start in zip(np.split(labels, changes), [0, *changes], strict=True) if run.size and run[0] >= 0]
+    heard: list[list[int]] = []  # chord, first frame, frame after the last
+    for chord, start, end in runs:
+        if heard and heard[-1][0] == chord and (start - heard[-1][2]) * _HOP_SECONDS <= _BRIDGE_SECONDS:
+            heard[-1][2] = end
+        else:
+            heard.append([chord, start, end])
+    long = [chord for chord, start, end in heard if (end - start) * _HOP_SECONDS >= _MIN_SECONDS]
+    words = [_WORD_OF.get(divmod(chord, len(_GRID))) for chord in long]
+    return " ".join(word for word in words if word)
+
+
+def _frame_labels(wav: np.ndarray, sample_rate: int) -> np.ndarray:
+    """The chord of each frame as low * 9 + high, or -1 where there is none."""
+    window = np.hanning(round(_WINDOW_SECONDS * sample_rate))
+    n, hop = len(window), round(_HOP_SECONDS * sample_rate)
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(wav, n), n)[::hop] * window
+    energy = np.square(frames).sum(1) + 1e-12
+    waves = np.exp(-2j * np.pi * np.outer(np.arange(n), _GRID) / sample_rate)
+    # A tone's share of the frame's energy: 1 for a lone tone at a grid frequency, about 3 / n in white noise.
+    share = 2 * np.abs(frames @ waves) ** 2 * np.square(window).sum() / window.sum() ** 2 / energy[:, None]
+
+    low, high = share[:, :_LOW], share[:, _LOW:]
+    chord = low.argmax(1) * len(_GRID) + high.argmax(1) + _LOW
+    near = round(_NEAR_SECONDS / _HOP_SECONDS)
+    loudest = np.lib.stride_tricks.sliding_window_view(np.pad(energy, near), 2 * near + 1).max(1)
+    clear = (low.max(1) + high.max(1) > 0.6) & _dominated(low) & _dominated(high)
+    audible = (energy > 0.06 * loudest) & (energy > 1e-5 * np.square(window).sum())
+    return np.where(clear & audible, chord, -1)
+
+
+def _dominated(share: np.ndarray) -> np.ndarray:
+    """Frames in which one tone of the group is present and all others are well below it."""
+    second, first = np.sort(share, axis=1)[:, -2:].T
+    return (first > 0.1) & (second < 0.25 * first)
+
+
+def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0) -> ToyReport:
+    """Writes raw sources for `prep` to a new folder: image-text/, text-speech/ (manifest.tsv each) and photos/.
+
+    Of `pictures` and `sentences`, 80 % are train, 10 % val and 10 % test; photos/ has one picture of each held-out
+    caption, with truth.tsv. The same seed gives the same bytes. The folder appears complete or not at all.
+    Raises UserError if `out` exists or a number is below 10.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; give a new folder")
+    if min(pictures, sentences) < 10:
+        raise UserError("toy data needs at least 10 pictures and 10 sentences")
+    sets = partition(seed)
+    picture_rng, speech_rng, photo_rng = np.random.default_rng(seed).spawn(3)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        images, wavs, photos = partial / "image-text/images", partial / "text-speech/wavs", partial / "photos"
+        for folder in (images, wavs, photos):
+            folder.mkdir(parents=True)
+        rows = []
+        for name, split, caption in _plan(sets.pictured, sets.held_out, pictures):
+            write_image(images / f"{name}.png", draw(caption, picture_rng))
+            rows.append((name, split, f"images/{name}.png", caption))
+        _write_table(partial / "image-text/manifest.tsv", ("id", "split", "image", "text"), rows)
+        report_pictures = dict(Counter(row[1] for row in rows))
+
+        rows = []
+        for name, split, caption in _plan(sets.spoken, sets.held_out, sentences):
+            write_audio(wavs / f"{name}.wav", say(caption, speech_rng.uniform(0.8, 1.2)), TOY_AUDIO.sample_rate)
+            rows.append((name, split, f"wavs/{name}.wav", caption))
+        _write_table(partial / "text-speech/manifest.tsv", ("id", "split", "audio", "text"), rows)
+        report_sentences = dict(Counter(row[1] for row in rows))
+
+        truth = [(f"{i:02d}.png", caption) for i, caption in enumerate(sorted(sets.held_out))]
+        for file, caption in truth:
+            write_image(photos / file, draw(caption, photo_rng))
+        _write_table(photos / "truth.tsv", ("file", "caption"), truth)
+        partial.replace(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ToyReport(report_pictures, report_sentences, len(truth))
+
+
+def _plan(seen: tuple[str, ...], held_out: tuple[str, ...], count: int) -> list[tuple[str, str, str]]:
+    """(id, split, caption) of each item: every caption in turn, as often as the count allows."""
+    small = count // 10
+    splits = [("train", count - 2 * small, seen), ("val", small, seen), ("test", small, held_out)]
+    return [(f"{split}-{i:05d}", split, captions[i % len(captions)])
+            for split, number, captions in splits for i in range(number)]
+
+
+def _write_table(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    path.write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), encoding="utf-8")
+
+
+def _star(points: int, inner: float) -> list[tuple[float, float]]:
+    turns = np.arange(2 * points) / (2 * points)
+    radii = np.where(np.arange(2 * points) % 2 == 0, 1.15, inner)
+    return [(float(r * np.sin(2 * np.pi * a)), float(-r * np.cos(2 * np.pi * a)))
+            for r, a in zip(radii, turns, strict=True)]
+
+
+_ARM = 0.3
+_OUTLINES = {  # corners in radii from the centre, y downwards
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0, -1.05), (1.05, 0.85), (-1.05, 0.85)],
+    "star": _star(5, 0.45),
+    "cross": [(-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM), (_ARM, 1), (-_ARM, 1),
+              (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)],
+}
