@@ -1,18 +1,19 @@
 """A toy world that is generated: pictures of coloured shapes, captions, and "speech" made of tones.
 
 A caption is four words, `size colour shape place` ("big red circle left"): 2 x 6 x 5 x 4 = 240 combinations.
-The seed deals them into three disjoint sets in which every word, and every pair of words, is about as frequent:
+The seed deals them into three disjoint sets, each balanced over words and pairs of words:
 
 * 100 that have pictures and never speech: train of image-text (and val: other renderings of the same);
 * 100 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
 * 40 that have neither: test of both datasets, and the loose photos.
 
-A word is always the same two tones at once, so a transcript is decoded exactly and without a speech recogniser:
+A word is always the same two tones at once, so that a transcript is decoded exactly, without a recogniser:
 image -> speech is right when the tones name what the picture shows.
 """
 
 import shutil
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -29,19 +30,29 @@ TOY_AUDIO = AudioConfig(
     preemphasis=0.0, ref_db=30.0, floor_db=-80.0, power=1.0,
 )  # fmt: skip
 
-SIZES = {"big": 0.25, "small": 0.14}  # radius, in sides of the picture
+SIZES = {"big": 0.26, "small": 0.16}  # radius, in sides of the picture
 COLOURS = {
     "red": (225, 40, 40), "green": (40, 190, 60), "blue": (50, 90, 245),
     "yellow": (240, 215, 40), "purple": (175, 50, 215), "white": (240, 240, 240),
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-PLACES = {"left": (0.28, 0.5), "right": (0.72, 0.5), "top": (0.5, 0.28), "bottom": (0.5, 0.72)}
+PLACES = {"left": (0.29, 0.5), "right": (0.71, 0.5), "top": (0.5, 0.29), "bottom": (0.5, 0.71)}
 WORDS = (*SIZES, *COLOURS, *SHAPES, *PLACES)
 CAPTIONS = tuple(" ".join(words) for words in product(SIZES, COLOURS, SHAPES, PLACES))
 HELD_OUT = 40  # captions with neither pictures nor speech to learn from
 
 SIDE = 64  # pixels a picture
 _OVERSAMPLING = 4
+_ARM = 0.32
+_OUTLINES = {  # corners in radii from the centre, y downwards
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0, -1.05), (1.05, 0.85), (-1.05, 0.85)],
+    "star": [(r * np.sin(np.pi * i / 5), -r * np.cos(np.pi * i / 5)) for i, r in enumerate((1.15, 0.5) * 5)],
+    "cross": [
+        (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
+        (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
+    ],
+}  # fmt: skip
 
 # Every word is one low and one high tone, as on a telephone keypad; the mel filters keep all nine apart.
 _GRID = 500 * 1.26 ** np.arange(9)  # Hz: 500 ... 3176
@@ -73,9 +84,9 @@ class ToyReport:
 
 
 def partition(seed: int) -> Partition:
-    """Deals the 240 captions into 100 pictured, 100 spoken and 40 held out, balanced over words and their pairs."""
-    spoken = (len(CAPTIONS) - HELD_OUT) // 2
-    quota = {"pictured": spoken, "spoken": spoken, "held_out": HELD_OUT}
+    """Deals the 240 captions into 100 pictured, 100 spoken and 40 held out, each balanced over the words."""
+    half = (len(CAPTIONS) - HELD_OUT) // 2
+    quota = {"pictured": half, "spoken": half, "held_out": HELD_OUT}
     dealt: dict[str, list[str]] = {name: [] for name in quota}
     seen: dict[str, Counter[tuple[str, ...]]] = {name: Counter() for name in quota}
     for i in np.random.default_rng(seed).permutation(len(CAPTIONS)):
@@ -92,7 +103,7 @@ def partition(seed: int) -> Partition:
 
 
 def draw(caption: str, rng: np.random.Generator) -> np.ndarray:
-    """One rendering of a caption: uint8 (64, 64, 3), with jittered place, size, shade, background and noise."""
+    """One rendering of a caption: uint8 (64, 64, 3), with jittered place, size and shades, and noise."""
     size, colour, shape, place = caption.split()
     side = SIDE * _OVERSAMPLING
     radius = SIZES[size] * side * rng.uniform(0.92, 1.08)
@@ -111,9 +122,10 @@ def draw(caption: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def say(caption: str, gain: float = 1.0) -> np.ndarray:
-    """Words as tones: float32 samples at 8 kHz, 15 frames of `TOY_AUDIO` a word; raises UserError for other words.
+    """Words as tones: float32 samples at 8 kHz, 15 frames of `TOY_AUDIO` a word.
 
     The last hop is left off, so that centred frames number exactly 15 a word and lie symmetrically in it.
+    Raises UserError for words outside the language.
     """
     words = caption.split()
     unknown = [word for word in words if word not in _CHORDS]
@@ -133,7 +145,7 @@ def say(caption: str, gain: float = 1.0) -> np.ndarray:
 _WINDOW_SECONDS, _HOP_SECONDS = 0.040, 0.005
 _MIN_SECONDS = 0.050  # a chord held for less is a transition
 _BRIDGE_SECONDS = 0.015  # a break for less is still the same word
-_NEAR_SECONDS = 0.150  # loudness is judged against the loudest frame so near
+_NEAR_SECONDS = 0.060  # loudness is judged against the loudest frame so near
 
 
 def transcribe_tones(wav: np.ndarray, sample_rate: int) -> str:
@@ -145,16 +157,17 @@ def transcribe_tones(wav: np.ndarray, sample_rate: int) -> str:
         raise UserError(f"toy speech needs a sample rate of at least 6500 Hz, not {sample_rate}")
     labels = _frame_labels(np.asarray(wav, dtype=np.float32), sample_rate)
     changes = np.flatnonzero(np.diff(labels)) + 1
-    runs = [(int(run[0]), start, start + len(run))
-            for run, start in zip(np.split(labels, changes), [0, *changes], strict=True) if run.size and run[0] >= 0]
     heard: list[list[int]] = []  # chord, first frame, frame after the last
-    for chord, start, end in runs:
+    for start, end in zip([0, *changes], [*changes, len(labels)], strict=True):
+        chord = labels[start]
+        if chord < 0:
+            continue
         if heard and heard[-1][0] == chord and (start - heard[-1][2]) * _HOP_SECONDS <= _BRIDGE_SECONDS:
             heard[-1][2] = end
         else:
             heard.append([chord, start, end])
-    long = [chord for chord, start, end in heard if (end - start) * _HOP_SECONDS >= _MIN_SECONDS]
-    words = [_WORD_OF.get(divmod(chord, len(_GRID))) for chord in long]
+    held = [chord for chord, start, end in heard if (end - start) * _HOP_SECONDS >= _MIN_SECONDS]
+    words = [_WORD_OF.get(divmod(chord, len(_GRID))) for chord in held]
     return " ".join(word for word in words if word)
 
 
@@ -164,9 +177,10 @@ def _frame_labels(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     n, hop = len(window), round(_HOP_SECONDS * sample_rate)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(wav, n), n)[::hop] * window
     energy = np.square(frames).sum(1) + 1e-12
-    waves = np.exp(-2j * np.pi * np.outer(np.arange(n), _GRID) / sample_rate)
+    phases = 2 * np.pi * np.outer(np.arange(n), _GRID) / sample_rate
+    power = np.square(frames @ np.cos(phases)) + np.square(frames @ np.sin(phases))
     # A tone's share of the frame's energy: 1 for a lone tone at a grid frequency, about 3 / n in white noise.
-    share = 2 * np.abs(frames @ waves) ** 2 * np.square(window).sum() / window.sum() ** 2 / energy[:, None]
+    share = 2 * power * np.square(window).sum() / window.sum() ** 2 / energy[:, None]
 
     low, high = share[:, :_LOW], share[:, _LOW:]
     chord = low.argmax(1) * len(_GRID) + high.argmax(1) + _LOW
@@ -180,15 +194,16 @@ def _frame_labels(wav: np.ndarray, sample_rate: int) -> np.ndarray:
 def _dominated(share: np.ndarray) -> np.ndarray:
     """Frames in which one tone of the group is present and all others are well below it."""
     second, first = np.sort(share, axis=1)[:, -2:].T
-    return (first > 0.1) & (second < 0.25 * first)
+    return (first > 0.05) & (second < 0.25 * first)
 
 
 def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0) -> ToyReport:
-    """Writes raw sources for `prep` to a new folder: image-text/, text-speech/ (manifest.tsv each) and photos/.
+    """Writes raw sources for `prep` to a new folder: image-text/, text-speech/ and photos/.
 
-    Of `pictures` and `sentences`, 80 % are train, 10 % val and 10 % test; photos/ has one picture of each held-out
-    caption, with truth.tsv. The same seed gives the same bytes. The folder appears complete or not at all.
-    Raises UserError if `out` exists or a number is below 10.
+    Of `pictures` and `sentences`, 80 % are train, 10 % val and 10 % test. photos/ has another picture of each
+    held-out caption, and truth.tsv. The same seed gives the same bytes.
+    The folder appears complete or not at all.
+    Raises UserError if `out` exists or cannot be written, or if a number is below 10.
     """
     if out.exists():
         raise UserError(f"{out}: exists already; give a new folder")
@@ -196,62 +211,58 @@ def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: i
         raise UserError("toy data needs at least 10 pictures and 10 sentences")
     sets = partition(seed)
     picture_rng, speech_rng, photo_rng = np.random.default_rng(seed).spawn(3)
+
+    def picture(path: Path, caption: str) -> None:
+        write_image(path, draw(caption, picture_rng))
+
+    def speech(path: Path, caption: str) -> None:
+        write_audio(path, say(caption, gain=speech_rng.uniform(0.8, 1.2)), TOY_AUDIO.sample_rate)
+
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        images, wavs, photos = partial / "image-text/images", partial / "text-speech/wavs", partial / "photos"
-        for folder in (images, wavs, photos):
-            folder.mkdir(parents=True)
-        rows = []
-        for name, split, caption in _plan(sets.pictured, sets.held_out, pictures):
-            write_image(images / f"{name}.png", draw(caption, picture_rng))
-            rows.append((name, split, f"images/{name}.png", caption))
-        _write_table(partial / "image-text/manifest.tsv", ("id", "split", "image", "text"), rows)
-        report_pictures = dict(Counter(row[1] for row in rows))
-
-        rows = []
-        for name, split, caption in _plan(sets.spoken, sets.held_out, sentences):
-            write_audio(wavs / f"{name}.wav", say(caption, speech_rng.uniform(0.8, 1.2)), TOY_AUDIO.sample_rate)
-            rows.append((name, split, f"wavs/{name}.wav", caption))
-        _write_table(partial / "text-speech/manifest.tsv", ("id", "split", "audio", "text"), rows)
-        report_sentences = dict(Counter(row[1] for row in rows))
-
+        image_plan = _plan(sets.pictured, sets.held_out, pictures)
+        speech_plan = _plan(sets.spoken, sets.held_out, sentences)
+        _write_source(partial / "image-text", "image", "images/{}.png", image_plan, picture)
+        _write_source(partial / "text-speech", "audio", "wavs/{}.wav", speech_plan, speech)
+        (partial / "photos").mkdir()
         truth = [(f"{i:02d}.png", caption) for i, caption in enumerate(sorted(sets.held_out))]
         for file, caption in truth:
-            write_image(photos / file, draw(caption, photo_rng))
-        _write_table(photos / "truth.tsv", ("file", "caption"), truth)
+            write_image(partial / "photos" / file, draw(caption, photo_rng))
+        _write_table(partial / "photos" / "truth.tsv", ("file", "caption"), truth)
         partial.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return ToyReport(report_pictures, report_sentences, len(truth))
+    return ToyReport(_by_split(image_plan), _by_split(speech_plan), len(truth))
 
 
 def _plan(seen: tuple[str, ...], held_out: tuple[str, ...], count: int) -> list[tuple[str, str, str]]:
-    """(id, split, caption) of each item: every caption in turn, as often as the count allows."""
-    small = count // 10
-    splits = [("train", count - 2 * small, seen), ("val", small, seen), ("test", small, held_out)]
-    return [(f"{split}-{i:05d}", split, captions[i % len(captions)])
-            for split, number, captions in splits for i in range(number)]
+    """(id, split, caption) of each item; the captions of a split take turns."""
+    tenth = count // 10
+    splits = [("train", count - 2 * tenth, seen), ("val", tenth, seen), ("test", tenth, held_out)]
+    return [
+        (f"{split}-{i:05d}", split, captions[i % len(captions)])
+        for split, number, captions in splits
+        for i in range(number)
+    ]
 
 
-def _write_table(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    path.write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), encoding="utf-8")
+def _by_split(plan: list[tuple[str, str, str]]) -> dict[str, int]:
+    return dict(Counter(split for _, split, _ in plan))
 
 
-def _star(points: int, inner: float) -> list[tuple[float, float]]:
-    turns = np.arange(2 * points) / (2 * points)
-    radii = np.where(np.arange(2 * points) % 2 == 0, 1.15, inner)
-    return [(float(r * np.sin(2 * np.pi * a)), float(-r * np.cos(2 * np.pi * a)))
-            for r, a in zip(radii, turns, strict=True)]
+def _write_source(
+    folder: Path, column: str, file: str, plan: list[tuple[str, str, str]], write: Callable[[Path, str], None]
+) -> None:
+    """One file an item, and the manifest that names them; `file` is a path with {} for the id."""
+    (folder / file).parent.mkdir(parents=True)
+    for name, _, caption in plan:
+        write(folder / file.format(name), caption)
+    rows = [(name, split, file.format(name), caption) for name, split, caption in plan]
+    _write_table(folder / "manifest.tsv", ("id", "split", column, "text"), rows)
 
 
-_ARM = 0.3
-_OUTLINES = {  # corners in radii from the centre, y downwards
-    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
-    "triangle": [(0, -1.05), (1.05, 0.85), (-1.05, 0.85)],
-    "star": _star(5, 0.45),
-    "cross": [(-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM), (_ARM, 1), (-_ARM, 1),
-              (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)],
-}
+def _write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    path.write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), encoding="utf-8", newline="\n")
