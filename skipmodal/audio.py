@@ -127,7 +127,24 @@ def trim_silence(wav: np.ndarray, top_db: float = 40.0, pad: int = 400) -> tuple
 
 
 def spectrograms(wav: "torch.Tensor", config: AudioConfig) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Waveforms (B, samples) -> mel (B, frames, n_mels) and linear (B, frames, n_linear), both in [0, 1].
+    """Waveforms (B, samples) -> mel (B, frames, n_mels) and linear (B, frames, n_linear), both in [0, 1]."""
+    magnitude = _stft_magnitude(wav, config)
+    return _to_unit(magnitude @ _mel_basis(config).to(wav).T, config), _to_unit(magnitude, config)
+
+
+def linear_spectrogram(wav: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
+    """Waveforms (B, samples) -> (B, frames, n_linear) in [0, 1]."""
+    return _to_unit(_stft_magnitude(wav, config), config)
+
+
+def magnitudes(linear: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
+    """Undoes the scaling of a linear spectrogram in [0, 1]: magnitudes of any shape."""
+    decibel = linear.clamp(0, 1) * -config.floor_db + config.floor_db + config.ref_db
+    return 10 ** (decibel / 20)
+
+
+def _stft_magnitude(wav: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
+    """(B, samples) -> (B, frames, n_linear).
 
     Frames are centred on zeros outside the waveform, so zero-padding an item leaves its own frames as they are.
     """
@@ -136,18 +153,10 @@ def spectrograms(wav: "torch.Tensor", config: AudioConfig) -> tuple["torch.Tenso
 
     emphasised = wav - config.preemphasis * F.pad(wav, (1, 0))[:, :-1]
     window = torch.hann_window(config.win_length, device=wav.device, dtype=wav.dtype)
-    magnitude = torch.stft(
+    return torch.stft(
         emphasised, config.n_fft, config.hop_length, config.win_length, window,
         center=True, pad_mode="constant", return_complex=True,
-    ).abs().transpose(1, 2)  # (B, frames, n_linear)
-    basis = _mel_basis(config).to(wav)
-    return _to_unit(magnitude @ basis.T, config), _to_unit(magnitude, config)
-
-
-def magnitudes(linear: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
-    """Undoes the scaling of a linear spectrogram in [0, 1]: magnitudes of any shape."""
-    decibel = linear.clamp(0, 1) * -config.floor_db + config.floor_db + config.ref_db
-    return 10 ** (decibel / 20)
+    ).abs().transpose(1, 2)  # fmt: skip
 
 
 def _to_unit(magnitude: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":

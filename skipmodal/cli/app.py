@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import prep
+from skipmodal.cli import prep, synthesis, train
 from skipmodal.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prep.app, name="prep")
+app.command("train")(train.train)
+synthesis.register(app)
 
 
 def _version(value: bool) -> None:
@@ -32,7 +34,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

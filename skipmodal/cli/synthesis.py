@@ -1,0 +1,188 @@
+"""The six synthesis commands: many inputs, one model load; results on stdout, messages on stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from skipmodal import audio, image
+from skipmodal.errors import UserError
+
+if TYPE_CHECKING:
+    from skipmodal.translate import Translation, Translator
+
+MAX_STDIN_BYTES = 200_000_000
+NAMES = {"img": "image", "speech": "speech", "text": "text"}
+SUFFIXES = {"speech": tuple(audio.FORMATS), "image": tuple(image.FORMATS)}
+INPUT_HELP = {
+    "image": "Pictures (any format Pillow reads); - reads one from stdin.",
+    "speech": "Audio files (wav, flac, ogg, mp3); - reads one from stdin.",
+    "text": "Sentences; - reads one a line from stdin.",
+}
+
+Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.")]
+Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")]
+Folder = Annotated[Path | None, typer.Option("--directory", "-d", help="For many inputs: one file each, named after its input.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each input.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]
+MaxSeconds = Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")]
+MaxCharacters = Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds img2speech, img2text, text2speech, text2img, speech2text and speech2img."""
+    for a, source in NAMES.items():
+        for b, target in NAMES.items():
+            if source != target:
+                help_text = f"Translate {source} to {target}."
+                app.command(f"{a}2{b}", help=help_text)(_command(source, target))
+
+
+def _command(source: str, target: str) -> Callable[..., None]:
+    inputs = Annotated[list[str], typer.Argument(help=INPUT_HELP[source], show_default=False)]
+
+    def to_speech(
+        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of the files in --directory.")] = "wav",
+        max_seconds: MaxSeconds = 10.0, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
+    ) -> None:  # fmt: skip
+        _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size, max_seconds=max_seconds)
+
+    def to_image(
+        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="Format of the files in --directory.")] = "png",
+        as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
+    ) -> None:  # fmt: skip
+        _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size)
+
+    def to_text(
+        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        max_characters: MaxCharacters = 200, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
+    ) -> None:  # fmt: skip
+        _run(items, source, target, model, output, directory, "txt", as_json, device, batch_size, max_text=max_characters)
+
+    return {"speech": to_speech, "image": to_image, "text": to_text}[target]
+
+
+def _run(
+    items: list[str], source: str, target: str, model: Path, output: str | None, directory: Path | None,
+    suffix: str, as_json: bool, device: str, batch_size: int, **limits: Any,
+) -> None:  # fmt: skip
+    """Checks everything that can be wrong before the model is loaded, then translates batch by batch."""
+    names = list(_names(items, source))
+    _check_output(names, target, output, directory, as_json)
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+    targets = _targets(names, source, output, directory, suffix)
+
+    from skipmodal.device import pick_device
+    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.translate import Translator
+
+    chosen = pick_device(device)
+    translator = Translator(load_checkpoint(model, chosen), chosen, **limits)
+    failed = 0
+    pairs = list(zip(names, targets, strict=True))
+    for start in range(0, len(pairs), batch_size):
+        readable = []
+        for name, path in pairs[start : start + batch_size]:
+            try:
+                readable.append((name, path, translator.read(_content(name, source), source)))
+            except UserError as error:
+                failed += 1
+                _tell(f"error: {error}")
+        if not readable:
+            continue
+        results = translator.decode(translator.encode([item for _, _, item in readable], source), target)
+        for (name, path, _), result in zip(readable, results, strict=True):
+            if result.capped:
+                cap = f"{translator.max_text} characters" if target == "text" else f"{translator.max_seconds:g} s"
+                _tell(f"warning: {name}: the decoder did not stop by itself and was cut at {cap}")
+            _deliver(name, result, target, path, as_json, translator)
+    if failed:
+        raise UserError(f"{failed} of {len(names)} inputs could not be read; the others are done")
+
+
+def _names(items: list[str], source: str) -> Iterator[str]:
+    if items.count("-") > 1:
+        raise UserError("- (stdin) is given more than once")
+    for item in items:
+        if item == "-" and source == "text":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        else:
+            yield item
+
+
+def _check_output(names: list[str], target: str, output: str | None, directory: Path | None, as_json: bool) -> None:
+    if not names:
+        raise UserError("stdin has no sentence")
+    if output and directory:
+        raise UserError("-o and -d exclude each other")
+    if output and len(names) > 1:
+        raise UserError(f"-o takes one input, there are {len(names)}; use -d FOLDER")
+    if not output and not directory and target != "text":
+        raise UserError("say where the result goes: -o FILE (or - for stdout) for one input, -d FOLDER for many")
+    if output == "-" and as_json and target != "text":
+        raise UserError("--json and -o - would both write to stdout")
+    if output and output != "-":
+        path = Path(output)
+        if target != "text" and path.suffix.lower() not in SUFFIXES[target]:
+            raise UserError(f"{output}: unknown suffix for {target}; use {', '.join(SUFFIXES[target])}")
+        if not path.parent.is_dir():
+            raise UserError(f"{output}: the folder {path.parent} does not exist")
+
+
+def _targets(names: list[str], source: str, output: str | None, directory: Path | None, suffix: str) -> list[Path | None]:
+    """One path an input; None is stdout."""
+    if directory is None:
+        return [None if output in (None, "-") else Path(str(output))] * len(names)
+    taken: set[str] = set()
+    paths: list[Path | None] = []
+    for i, name in enumerate(names, 1):
+        stem = f"{i:04d}" if source == "text" else "stdin" if name == "-" else Path(name).stem
+        unique, n = stem, 1
+        while unique.lower() in taken:  # a/dog.jpg and b/dog.jpg
+            n += 1
+            unique = f"{stem}-{n}"
+        taken.add(unique.lower())
+        paths.append(directory / f"{unique}.{suffix}")
+    return paths
+
+
+def _content(name: str, source: str) -> Path | bytes | str:
+    if source == "text":
+        return name
+    if name != "-":
+        return Path(name)
+    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    if len(data) > MAX_STDIN_BYTES:
+        raise UserError(f"stdin: more than {MAX_STDIN_BYTES // 1_000_000} MB")
+    return data
+
+
+def _deliver(name: str, result: "Translation", target: str, path: Path | None, as_json: bool, translator: "Translator") -> None:
+    record: dict[str, Any] = {"input": name, "output": str(path) if path else None, "capped": result.capped}
+    if isinstance(result.value, str):
+        record["text"] = result.value
+        if path is not None:
+            audio.write_atomic(path, f"{result.value}\n".encode())
+        elif not as_json:
+            sys.stdout.write(f"{result.value}\n")
+    elif target == "speech":
+        record["seconds"] = round(len(result.value) / translator.audio.sample_rate, 3)
+        audio.write_audio(path or sys.stdout.buffer, result.value, translator.audio.sample_rate)
+    else:
+        image.write_image(path or sys.stdout.buffer, result.value)
+    if path is not None:
+        _tell(f"wrote {path}")
+    if as_json:
+        sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"skipmodal: {message}\n")

@@ -1,0 +1,91 @@
+"""The multimodal information bottleneck: T, M and the classifier C (paper section 3.2, appendix 6.2).
+
+All three act on single vectors, whatever modality they came from: (N, width) in, (N, width) out.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipmodal.config import ModelConfig
+
+
+class ModalityTransformer(nn.Module):
+    """T: FC -> ReLU -> residual(Conv1D 1x1 -> ReLU -> BN, twice) -> tanh -> z.
+
+    A 1x1 convolution over single vectors is a linear layer.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input = nn.Linear(config.embedding, config.d_k)
+        self.residual = nn.Sequential(
+            nn.Linear(config.d_k, config.d_k), nn.ReLU(), nn.BatchNorm1d(config.d_k),
+            nn.Linear(config.d_k, config.d_k), nn.ReLU(), nn.BatchNorm1d(config.d_k),
+        ) if config.transformer else None  # fmt: skip
+
+    def forward(self, e: Tensor) -> Tensor:
+        """e (N, embedding) -> z (N, d_k)."""
+        x = self.input(e)
+        if self.residual is not None:
+            x = F.relu(x)
+            x = x + self.residual(x)
+        return torch.tanh(x)
+
+
+class ModalityClassifier(nn.Module):
+    """C: two FC layers and a 3-way softmax layer over (image, text, speech); used in training only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.d_k
+        self.layers = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (N, d_k) -> logits (N, 3)."""
+        return self.layers(z)  # type: ignore[no-any-return]
+
+
+class Memory(nn.Module):
+    """M: u = softmax(q k^T / sqrt(d_k)) v in each head, heads concatenated (equation 2, appendix 6.2).
+
+    One memory of n_k basis vectors for all modalities: value = tanh(M), key = Conv1D 1x1 of it.
+    The scale is the paper's sqrt(d_k), the width before the heads are split.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        # The appendix writes M as n_k x d_k / heads, which no longer fits its own keys after the split: n_k x d_k.
+        self.memory = nn.Parameter(torch.randn(config.n_k, config.d_k) * 0.5)
+        self.key = nn.Linear(config.d_k, config.d_k)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, N, d_k / heads)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (N, d_k) -> u (N, d_k)."""
+        value = torch.tanh(self.memory)
+        query, key, value = self._split(z), self._split(self.key(value)), self._split(value)
+        u = F.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(z.shape[1]))
+        return u.transpose(0, 1).flatten(1)
+
+    def weights(self, z: Tensor) -> Tensor:
+        """The weights of the basis vectors: z (N, d_k) -> (heads, N, n_k)."""
+        key = self._split(self.key(torch.tanh(self.memory)))
+        return torch.softmax(self._split(z) @ key.transpose(1, 2) / math.sqrt(z.shape[1]), dim=-1)
+
+
+def build_memory(config: ModelConfig) -> nn.Module:
+    """M, or what replaces it in the ablations of table 4: two FC layers of as many parameters, or nothing."""
+    if config.memory == "attention":
+        return Memory(config)
+    if config.memory == "none":
+        return nn.Identity()
+    parameters = config.n_k * config.d_k + config.d_k * (config.d_k + 1)
+    hidden = round((parameters - config.d_k) / (2 * config.d_k + 1))
+    return nn.Sequential(nn.Linear(config.d_k, hidden), nn.ReLU(), nn.Linear(hidden, config.d_k))

@@ -1,0 +1,86 @@
+"""The whole model: three encoders, one bottleneck, three decoders (paper, figure 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import ModelConfig
+from skipmodal.data.batches import Batch
+from skipmodal.image import ImageConfig
+from skipmodal.models.bottleneck import ModalityClassifier, ModalityTransformer, build_memory
+from skipmodal.models.decoders import ImageDecoder, Speech, SpeechDecoder, TextDecoder
+from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
+from skipmodal.models.layers import reverse_gradient
+
+MODALITIES = ("image", "text", "speech")  # the classifier's three classes, in order
+
+
+@dataclass
+class Outputs:
+    """Everything the losses need; sizes as in Batch."""
+
+    modality_logits: Tensor  # (Na + Na + Nb + Nb, 3): image, text of A, text of B, speech
+    text_logits: Tensor  # (Na + Nb, L, 66) from u_img and u_spch
+    text_from_text_logits: Tensor | None  # the same from u_txt, where asked for
+    images: Tensor  # (Na, 3, S, S) from u_txt
+    speech: Speech | None  # from u_txt; None without B
+
+
+class SkipModal(nn.Module):
+    """Translates between image, text and speech through one memory."""
+
+    def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_encoder = ImageEncoder(config)
+        self.text_encoder = TextEncoder(config)
+        self.speech_encoder = SpeechEncoder(config, audio.n_mels)
+        self.transformer = ModalityTransformer(config)
+        self.classifier = ModalityClassifier(config)
+        self.memory = build_memory(config)
+        self.image_decoder = ImageDecoder(config, image.size)
+        self.text_decoder = TextDecoder(config)
+        self.speech_decoder = SpeechDecoder(config, audio.n_mels, audio.n_linear)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> u (B, d_k)."""
+        return self.memory(self.transformer(self.image_encoder(images)))  # type: ignore[no-any-return]
+
+    def encode_text(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (B, L), lengths (B,) -> u (B, d_k)."""
+        return self.memory(self.transformer(self.text_encoder(ids, lengths)))  # type: ignore[no-any-return]
+
+    def encode_speech(self, mel: Tensor, lengths: Tensor) -> Tensor:
+        """mel (B, T, n_mels), lengths (B,) -> u (B, d_k)."""
+        return self.memory(self.transformer(self.speech_encoder(mel, lengths)))  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
+        """One training pass. All vectors go through T together, so its batch norm has one statistic for all."""
+        n_a, n_b = len(batch.images), len(batch.mel)
+        e = [self.text_encoder(batch.ids, batch.lengths)]
+        if n_a:
+            e.insert(0, self.image_encoder(batch.images))
+        if n_b:
+            e.append(self.speech_encoder(batch.mel, batch.mel_lengths))
+        z = self.transformer(torch.cat(e))
+        u_image, u_text_a, u_text_b, u_speech = self.memory(z).split([n_a, n_a, n_b, n_b])
+        z_image, z_text, z_speech = z.split([n_a, n_a + n_b, n_b])
+        # L_T has image and speech only: text is what the others are drawn to, so C sees it without a gradient back.
+        logits = self.classifier(torch.cat([
+            reverse_gradient(z_image, adversary_scale), z_text.detach(), reverse_gradient(z_speech, adversary_scale),
+        ]))  # fmt: skip
+        u_text = torch.cat([u_text_a, u_text_b])
+        u_other = torch.cat([u_image, u_speech])
+        text_logits = self.text_decoder(
+            torch.cat([u_other, u_text]) if text_from_text else u_other,
+            batch.ids.repeat(2, 1) if text_from_text else batch.ids,
+        )
+        return Outputs(
+            modality_logits=logits,
+            text_logits=text_logits[: n_a + n_b],
+            text_from_text_logits=text_logits[n_a + n_b :] if text_from_text else None,
+            images=self.image_decoder(u_text_a) if n_a else batch.images,
+            speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths) if n_b else None,
+        )

@@ -1,0 +1,111 @@
+"""Checkpoints: a folder with weights, configuration and card, and for training the trainer's state.
+
+Nothing is unpickled: weights are safetensors, the trainer's state is read with weights_only.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import Recipe, describe, dump_recipe
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+from skipmodal.models.skipmodal import SkipModal
+
+FORMAT = 1
+MAX_CONFIG_BYTES = 1_000_000
+
+
+@dataclass
+class Checkpoint:
+    """A model with everything that synthesis needs to know."""
+
+    model: SkipModal
+    recipe: Recipe
+    audio: AudioConfig
+    image: ImageConfig
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None = None) -> None:
+    """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one."""
+    partial, old = _beside(folder, "partial"), _beside(folder, "old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    save_file(weights, partial / "model.safetensors")
+    config = {
+        "format": FORMAT,
+        "audio": checkpoint.audio.model_dump(mode="json"),
+        "image": checkpoint.image.model_dump(mode="json"),
+        "recipe": dump_recipe(checkpoint.recipe),
+    }
+    (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (partial / "card.md").write_text(card, encoding="utf-8")
+    if trainer is not None:
+        torch.save(trainer, partial / "trainer.pt")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one."""
+    for folder in (path, path / "best", path / "latest"):
+        for candidate in (folder, _beside(folder, "old")):
+            if (candidate / "config.yaml").is_file():
+                return candidate
+    what = "has no config.yaml" if path.is_dir() else "does not exist"
+    raise UserError(f"checkpoint {path}: {what}; give the folder of a checkpoint or of a training run")
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
+    """Loads a model in evaluation mode. Raises UserError for another format or for damaged files.
+
+    The network is laid out without memory and takes the file's tensors, so a forged configuration allocates nothing.
+    """
+    folder = resolve_checkpoint(path)
+    config = folder / "config.yaml"
+    try:
+        if config.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{config}: too large for a configuration")
+        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            found = tree.get("format") if isinstance(tree, dict) else None
+            raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}")
+        recipe = Recipe.model_validate(tree.get("recipe"))
+        audio = AudioConfig.model_validate(tree.get("audio"))
+        image = ImageConfig.model_validate(tree.get("image"))
+        with torch.device("meta"):
+            model = SkipModal(recipe.model, audio, image)
+        weights = load_file(folder / "model.safetensors", device=str(device))
+        model.load_state_dict(weights, assign=True)
+    except ValidationError as error:
+        raise UserError(f"{config}: {describe(error)}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{config}: is not valid YAML") from error
+    except (OSError, UnicodeDecodeError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return Checkpoint(model.eval(), recipe, audio, image)
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """The trainer's state beside the weights. Raises UserError where it is missing or damaged."""
+    path = folder / "trainer.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({error})") from error
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")

@@ -1,0 +1,271 @@
+"""Training: one loop that reads top to bottom."""
+
+import math
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from skipmodal.config import OptimConfig, Recipe, TrainConfig, dump_recipe
+from skipmodal.data.batches import TrainingBatches, validation_batches
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.device import pick_device
+from skipmodal.errors import UserError
+from skipmodal.models.skipmodal import SkipModal
+from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, resolve_checkpoint, save_checkpoint
+from skipmodal.training.losses import compute_losses, total_loss
+from skipmodal.training.monitor import Monitor
+
+
+def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
+    """Trains by the recipe and returns the folder of the latest checkpoint, `run/latest`.
+
+    Checkpoints are `latest` and `best` (lowest validation loss). With `resume`, training goes on from `latest` where
+    there is one, bit for bit on the CPU; without it a run that has one is refused.
+    Raises UserError for data that doesn't fit, a run that exists, or too many non-finite steps in a row.
+    """
+    device = pick_device(recipe.train.device)
+    a, b = _open_data(recipe)
+    assert a.meta.image is not None and b.meta.audio is not None
+    audio = b.meta.audio
+    latest = run / "latest"
+    found = _find_latest(latest)
+    if found is not None and not resume:
+        raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
+
+    torch.manual_seed(recipe.train.seed)
+    random.seed(recipe.train.seed)
+    np.random.seed(recipe.train.seed)
+    model = SkipModal(recipe.model, audio, a.meta.image).to(device)
+    optimizer = _optimizer(model, recipe.optim)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.optim.precision == "fp16")
+    batches = TrainingBatches(a, b, recipe.data, recipe.train.seed)
+    steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
+    step, skipped, best = 0, 0, math.inf
+    if found is not None:
+        step, skipped, best = _restore(found, recipe, model, optimizer, scaler, device)
+    stream = iter(DataLoader(
+        batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
+        num_workers=recipe.data.workers, pin_memory=device.type == "cuda",
+    ))  # fmt: skip
+
+    def save(name: str) -> None:
+        state = _trainer_state(optimizer, scaler, step, skipped, best, device)
+        save_checkpoint(run / name, Checkpoint(model, recipe, audio, a.meta.image), _card(recipe, a, b, step, best), state)
+
+    def autocast() -> torch.autocast:
+        dtype = torch.bfloat16 if recipe.optim.precision == "bf16" else torch.float16
+        return torch.autocast(device.type, dtype, enabled=recipe.optim.precision != "fp32")
+
+    with Monitor(run, step, steps) as monitor, _stop_signal() as stop_asked:
+        parameters = sum(p.numel() for p in model.parameters())
+        monitor.say(f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, {batches.per_epoch} batches an epoch")
+        totals: dict[str, list[Tensor]] = {}
+        bad_in_a_row, saved_at = 0, time.monotonic()
+        while step < steps:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.optim.lr * _schedule(recipe.optim, step, steps)
+            statistics = [buffer.clone() for buffer in model.buffers()]
+            names: list[str] = []
+            for batch in islice(stream, recipe.optim.accumulate):
+                names += batch.names
+                batch = batch.to(device)
+                linear = batch.linear(audio) if len(batch.mel) else None
+                with autocast():
+                    outputs = model(batch, text_from_text=recipe.loss.text_from_text > 0)
+                losses = compute_losses(outputs, batch, linear)
+                loss = total_loss(losses, recipe.loss)
+                scaler.scale(loss / recipe.optim.accumulate).backward()
+                for name, value in {"loss": loss, **losses}.items():
+                    totals.setdefault(name, []).append(value.detach())
+            scaler.unscale_(optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
+            if torch.isfinite(norm):
+                scaler.step(optimizer)
+                bad_in_a_row = 0
+            else:
+                # The batch norms have seen the bad batch too: they go back with the weights.
+                for buffer, old in zip(model.buffers(), statistics, strict=True):
+                    buffer.copy_(old)
+                totals.clear()
+                skipped, bad_in_a_row = skipped + 1, bad_in_a_row + 1
+                if bad_in_a_row >= recipe.optim.max_bad_steps:
+                    raise UserError(
+                        f"{bad_in_a_row} steps in a row had non-finite gradients, the last with the items "
+                        f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 (the last good state is in {latest})"
+                    )
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            monitor.step(step)
+
+            if step % recipe.train.log_every == 0 and totals:
+                means = {name: torch.stack(values).mean().item() for name, values in totals.items()}
+                lr = optimizer.param_groups[0]["lr"]
+                monitor.scalars("train", step, {**means, "norm": norm.item(), "lr": lr, "skipped": skipped})
+                totals.clear()
+            if step % recipe.train.eval_every == 0 or step == steps:
+                validation = validate(model, recipe, a, b, device)
+                monitor.scalars("val", step, validation)
+                _sample(monitor, step, model, recipe, a, b, device)
+                if validation["loss"] < best:
+                    best = validation["loss"]
+                    save("best")
+            finished = step == steps or stop_asked()
+            if finished or time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes:
+                save("latest")
+                saved_at = time.monotonic()
+            if stop_asked():
+                monitor.say(f"stopped at step {step}; --resume auto goes on from here")
+                raise KeyboardInterrupt
+        monitor.say(f"{latest}: step {step}, {skipped} skipped, best validation loss {best:.4g}")
+    return latest
+
+
+@torch.no_grad()
+def validate(model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device) -> dict[str, float]:
+    """Mean teacher-forced losses over the first `eval_items` validation items of each dataset."""
+    assert b.meta.audio is not None
+    model.eval()
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for batch in validation_batches(a, b, recipe.train.eval_items, 2 * recipe.data.batch_size):
+        batch = batch.to(device)
+        linear = batch.linear(b.meta.audio) if len(batch.mel) else None
+        losses = compute_losses(model(batch, text_from_text=recipe.loss.text_from_text > 0), batch, linear)
+        for name, value in losses.items():
+            weight = len(batch.mel) if name in ("mel", "linear", "stop", "text_from_speech") else len(batch.images)
+            weight = len(batch.ids) if name in ("text_from_text", "adversary") else weight
+            sums[name] = sums.get(name, 0.0) + value.item() * weight
+            counts[name] = counts.get(name, 0) + weight
+    model.train()
+    means = {name: sums[name] / counts[name] for name in sums}
+    # A good adversary loss is no aim in itself: the best checkpoint is chosen on reconstruction alone.
+    return {"loss": sum(getattr(recipe.loss, name) * v for name, v in means.items() if name != "adversary"), **means}
+
+
+def _sample(
+    monitor: Monitor, step: int, model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
+) -> None:
+    assert b.meta.audio is not None
+    model.eval()
+    items = recipe.train.sample_items
+    batch = next(validation_batches(a, b, items, 2 * items)).to(device)
+    monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)
+    model.train()
+
+
+def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
+    a, b = PreparedDataset(recipe.data.image_text), PreparedDataset(recipe.data.text_speech)
+    for dataset, kind in ((a, "image-text"), (b, "text-speech")):
+        if dataset.meta.kind != kind:
+            raise UserError(f"{dataset.path}: is a {dataset.meta.kind} dataset where {kind} is needed")
+        for split in ("train", "val"):
+            if len(dataset.indices(split)) < 2:
+                raise UserError(f"{dataset.path}: has fewer than 2 items in its {split} split; prepare more data")
+    return a, b
+
+
+def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def _schedule(config: OptimConfig, step: int, steps: int) -> float:
+    """The factor on lr at a step: linear warm-up, then decay."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.decay == "cosine":
+        done = max(step - config.warmup_steps, 0) / max(steps - config.warmup_steps, 1)
+        return warm * (config.min_lr_ratio + (1 - config.min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * done)))
+    if config.decay == "rsqrt":
+        return warm * math.sqrt(max(config.warmup_steps, 1) / max(step + 1, config.warmup_steps, 1))
+    return warm
+
+
+def _total_steps(config: TrainConfig, per_epoch: int, accumulate: int) -> int:
+    steps = math.ceil(config.epochs * per_epoch / accumulate)
+    return min(steps, config.max_steps) if config.max_steps else steps
+
+
+def _find_latest(latest: Path) -> Path | None:
+    try:
+        return resolve_checkpoint(latest)
+    except UserError:
+        return None
+
+
+def _trainer_state(
+    optimizer: torch.optim.Optimizer, scaler: Any, step: int, skipped: int, best: float, device: torch.device
+) -> dict[str, Any]:
+    """Plain types and tensors only, so that it can be read without unpickling."""
+    return {
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "step": step,
+        "skipped": skipped,
+        "best": best,
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+    }
+
+
+def _restore(
+    folder: Path, recipe: Recipe, model: SkipModal, optimizer: torch.optim.Optimizer, scaler: Any, device: torch.device
+) -> tuple[int, int, float]:
+    """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
+    saved = load_checkpoint(folder, device)
+    old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
+    # What decides which batch comes next and into which weights it goes; the rest may change in a resumed run.
+    fixed = [("model", key) for key in new["model"]] + [("data", "sampling"), ("data", "batch_size"), ("train", "seed")]
+    changed = [f"{section}.{key}" for section, key in fixed if old[section][key] != new[section][key]]
+    if changed:
+        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
+    model.load_state_dict(saved.model.state_dict())
+    state = load_trainer(folder)
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"]:
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+    return state["step"], state["skipped"], state["best"]
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a stop after the step, with a checkpoint; the second one is at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    try:
+        old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs it decides how to stop
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _card(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, step: int, best: float) -> str:
+    lines = ["# Model card", "", f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}"]
+    for name, dataset in (("image-text", a), ("text-speech", b)):
+        counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.counts.items())
+        lines.append(f"- {name} data: {dataset.meta.source} ({counts}); licence: {dataset.meta.licence or 'not stated'}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,63 @@
+"""The losses (3) to (7) of the paper, each a mean over valid positions only."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skipmodal.config import LossConfig
+from skipmodal.data.batches import Batch
+from skipmodal.models.layers import length_mask
+from skipmodal.models.skipmodal import Outputs
+from skipmodal.text import PAD
+
+
+def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dict[str, Tensor]:
+    """Every loss the batch allows, unweighted, keyed by its name in the recipe.
+
+    `linear` (Nb, T, n_linear) are the post-net's targets; needed where the batch has speech.
+    """
+    n_a, n_b = len(batch.images), len(batch.mel)
+    losses = {}
+    if n_a:
+        losses["image"] = F.l1_loss(outputs.images, batch.images)
+        losses["text_from_image"] = _text(outputs.text_logits[:n_a], batch.ids[:n_a])
+    if n_b:
+        assert outputs.speech is not None and linear is not None
+        mask = length_mask(batch.mel_lengths, batch.mel.shape[1])
+        losses["mel"] = (outputs.speech.mel - batch.mel).abs()[mask].mean()
+        losses["linear"] = (outputs.speech.linear - linear).abs()[mask].mean()
+        losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
+        losses["text_from_speech"] = _text(outputs.text_logits[n_a:], batch.ids[n_a:])
+    if outputs.text_from_text_logits is not None:
+        losses["text_from_text"] = _text(outputs.text_from_text_logits, batch.ids)
+    losses["adversary"] = _adversary(outputs.modality_logits, n_a, n_b)
+    return losses
+
+
+def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
+    """Equation (7) with a weight for each term; terms of weight zero are left out."""
+    terms = [getattr(weights, name) * loss for name, loss in losses.items() if getattr(weights, name) > 0]
+    return torch.stack(terms).sum()
+
+
+def _text(logits: Tensor, ids: Tensor) -> Tensor:
+    """Cross-entropy a character (equation 6)."""
+    return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=PAD)
+
+
+def _stop(logits: Tensor, steps: Tensor) -> Tensor:
+    """Binary cross-entropy a step; the last valid step is the one that stops."""
+    target = F.one_hot(steps - 1, logits.shape[1]).to(logits.dtype)
+    mask = length_mask(steps, logits.shape[1])
+    # One stop against some fifty others: the weight keeps it from being ignored.
+    return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
+
+
+def _adversary(logits: Tensor, n_a: int, n_b: int) -> Tensor:
+    """L_C of equation (1): one mean for image, text of A, text of B and speech; T's part comes by gradient reversal."""
+    groups = logits.split([n_a, n_a, n_b, n_b])
+    terms = []
+    for group, modality in zip(groups, (0, 1, 1, 2), strict=True):
+        if len(group):
+            terms.append(F.cross_entropy(group, torch.full((len(group),), modality, device=group.device)))
+    return torch.stack(terms).sum()

@@ -1,0 +1,122 @@
+"""Translator: any modality in, any modality out, batched; the Python API behind the synthesis commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from skipmodal import image, text
+from skipmodal.audio import read_audio, spectrograms
+from skipmodal.device import pick_device
+from skipmodal.errors import UserError
+from skipmodal.training.checkpoint import Checkpoint, load_checkpoint
+from skipmodal.vocoder import griffin_lim
+
+MAX_CHARACTERS = 1000  # of an input sentence
+Input = Path | bytes | str | np.ndarray
+
+
+@dataclass
+class Translation:
+    """One result: a sentence, a waveform float32 (samples,), or a picture uint8 (S, S, 3)."""
+
+    value: str | np.ndarray
+    capped: bool  # the decoder hit its length cap before it stopped by itself
+
+
+def load(path: str | Path, device: str = "auto") -> "Translator":
+    """A Translator from the folder of a checkpoint or of a training run (its best checkpoint, else the latest).
+
+    Raises UserError if it is missing, damaged or of another format.
+    """
+    chosen = pick_device(device)
+    return Translator(load_checkpoint(Path(path), chosen), chosen)
+
+
+class Translator:
+    """Translates lists of items between image, text and speech with one loaded model.
+
+    Items are files (Path) or their bytes; text is str; arrays are accepted as they are: pictures uint8
+    (S, S, 3) at the model's size, waveforms float32 at its sample rate. Results come in the order of the items,
+    and an item's result does not depend on what else is in the batch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, *, max_seconds: float = 10.0, max_text: int = 200) -> None:
+        self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
+        self.device = device
+        self.max_seconds, self.max_text = max_seconds, max_text
+
+    def img2speech(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "image", "speech")
+
+    def img2text(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "image", "text")
+
+    def text2speech(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "text", "speech")
+
+    def text2img(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "text", "image")
+
+    def speech2text(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "speech", "text")
+
+    def speech2img(self, items: Sequence[Input]) -> list[Translation]:
+        return self.translate(items, "speech", "image")
+
+    def translate(self, items: Sequence[Input], source: str, target: str) -> list[Translation]:
+        """One batch from a modality to another. Raises UserError for an item that can't be read."""
+        return self.decode(self.encode([self.read(item, source) for item in items], source), target)
+
+    def read(self, item: Input, modality: str) -> Tensor:
+        """An item as the model takes it: picture (3, S, S), ids (L,), or waveform (samples,)."""
+        if modality == "text":
+            if not isinstance(item, str):
+                raise TypeError("text items are str")
+            sentence = text.normalise(item)
+            if not sentence:
+                raise UserError(f"text {item!r}: has no character that the model knows")
+            if len(sentence) > MAX_CHARACTERS:
+                raise UserError(f"text {item[:40]!r}...: {len(sentence)} characters, the limit is {MAX_CHARACTERS}")
+            return torch.tensor(text.encode(sentence))
+        if isinstance(item, str):
+            item = Path(item)
+        if modality == "image":
+            return image.to_tensor(item if isinstance(item, np.ndarray) else image.read_image(item, self.image))
+        if isinstance(item, np.ndarray):
+            return torch.from_numpy(item)
+        return torch.from_numpy(read_audio(item, self.audio.sample_rate, max_seconds=60))
+
+    @torch.inference_mode()
+    def encode(self, items: Sequence[Tensor], modality: str) -> Tensor:
+        """What `read` gave -> u (B, d_k)."""
+        if modality == "image":
+            return self.model.encode_image(torch.stack(list(items)).to(self.device))
+        lengths = torch.tensor([len(item) for item in items], device=self.device)
+        padded = pad_sequence(list(items), batch_first=True).to(self.device)
+        if modality == "text":
+            return self.model.encode_text(padded, lengths)
+        mel, _ = spectrograms(padded, self.audio)
+        return self.model.encode_speech(mel, lengths // self.audio.hop_length + 1)
+
+    @torch.inference_mode()
+    def decode(self, u: Tensor, modality: str) -> list[Translation]:
+        """u (B, d_k) -> results in a modality."""
+        if modality == "image":
+            return [Translation(pixels, False) for pixels in image.to_pixels(self.model.image_decoder(u))]
+        if modality == "text":
+            ids, capped = self.model.text_decoder.generate(u, self.max_text)
+            return [Translation(text.decode(i), c) for i, c in zip(ids.tolist(), capped.tolist(), strict=True)]
+        frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
+        speech = self.model.speech_decoder.generate(u, frames)
+        wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
+        return [Translation(_to_peak(wav.numpy()), c) for wav, c in zip(wavs, speech.capped.tolist(), strict=True)]
+
+
+def _to_peak(wav: np.ndarray, peak: float = 0.95) -> np.ndarray:
+    """Full scale, whatever `power` did to the level; near-silence stays silent."""
+    return np.asarray(wav * (peak / max(float(np.abs(wav).max(initial=0)), 0.01)), dtype=np.float32)
