@@ -125,8 +125,8 @@ def test_heard_exactly_after_the_vocoder(one_thread: None) -> None:
 
     from skipmodal.vocoder import griffin_lim
 
-    captions = CAPTIONS[::10]
-    wavs = np.stack([say(caption, gain) for caption, gain in zip(captions, [0.8, 1.0, 1.2] * 8, strict=True)])
+    captions = (*CAPTIONS[::10], "red red red red", "left big big star", "circle small top top")
+    wavs = np.stack([say(caption, gain) for caption, gain in zip(captions, [0.8, 1.0, 1.2] * 9, strict=True)])
     _, linear = spectrograms(torch.from_numpy(wavs), TOY_AUDIO)
     assert linear.max() < 1  # nothing is clipped
     rough = (linear + torch.from_numpy(noise(linear.shape, 0.05))).clamp(0, 1)
@@ -156,7 +156,7 @@ NO_WORDS = {
     "hiss": noise(80000, 1e-4),
     "one tone": tones(500, seconds=1),
     "two low tones": tones(500, 794, seconds=1),
-    "three tones": tones(500, 1260, 2001, seconds=1),
+    "three tones": tones(500, 1260, seconds=1) + 0.8 * tones(2001, seconds=1),
     "off the grid": tones(560, 1420, seconds=1),
     "too short": tones(500, 1260, seconds=0.03),
     "inaudible": 1e-3 * say("big red circle left"),
@@ -184,13 +184,19 @@ def test_missing_and_spoilt_words_are_missing() -> None:
     assert heard == ["big circle left"] * 4
 
 
-def test_timing_is_free() -> None:
-    def chord(word: str, seconds: float) -> np.ndarray:
-        return tones(*(toy._GRID[tone] for tone in toy._CHORDS[word]), seconds=seconds)
+def chord(word: str, seconds: float) -> np.ndarray:
+    return tones(*(toy._GRID[tone] for tone in toy._CHORDS[word]), seconds=seconds)
 
+
+def test_timing_is_free() -> None:
     broken = np.concatenate([chord("star", 0.1), np.zeros(80), chord("star", 0.1)])  # 10 ms missing
     wav = np.concatenate([chord("big", 0.4), chord("red", 0.08), broken, np.zeros(4000), chord("top", 0.1)])
     assert transcribe_tones(wav, RATE) == "big red star top"
+
+
+def test_a_faint_echo_between_words_does_not_join_them() -> None:
+    wav = np.concatenate([chord("red", 0.14), 0.1 * chord("red", 0.05), chord("red", 0.14)])
+    assert transcribe_tones(wav, RATE) == "red red"
 
 
 def test_unusable_input_is_refused() -> None:
@@ -257,6 +263,12 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         write_toy(tmp_path / name, pictures=20, sentences=10, seed=seed)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert contents(tmp_path / "a") != contents(tmp_path / "c")
+
+
+def test_photos_do_not_depend_on_the_numbers(tmp_path: Path) -> None:
+    write_toy(tmp_path / "a", pictures=10, sentences=10, seed=1)
+    write_toy(tmp_path / "b", pictures=20, sentences=30, seed=1)
+    assert contents(tmp_path / "a/photos") == contents(tmp_path / "b/photos")
 
 
 def test_existing_folders_are_left_alone(tmp_path: Path) -> None:
