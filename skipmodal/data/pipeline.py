@@ -1,0 +1,141 @@
+"""Rows through decoding threads into a dataset writer: in order, resumable, with progress on stderr."""
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skipmodal.data.sources import BadRow, Row
+from skipmodal.data.writer import DatasetWriter, Dropped, Kept, PrepReport, no_usable_row
+
+BLOCK = 128  # rows that are committed together
+AHEAD = 2  # blocks being decoded while one is written
+SECONDS_A_LINE = 15.0  # between lines of progress where stderr is no terminal
+
+
+class Unusable(Exception):
+    """The row is left out; arguments: reason, detail."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A usable row: normalised texts, decoded medium (None in a dry run), and for audio its seconds."""
+
+    row: Row
+    texts: list[str]
+    media: np.ndarray | None
+    seconds: float = 0.0
+    trimmed_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Each row goes through `texts` here, `load` in a thread, and `encode`, a block at a time, here.
+
+    Threads do, since decoders and speech engines release the interpreter lock: nothing is copied between
+    processes and nothing breaks by forking. `texts` stays out of them because inflect is not thread-safe.
+    """
+
+    rows: list[Row | BadRow]
+    texts: Callable[[Row], list[str]]
+    load: Callable[[Row, list[str]], Loaded]
+    encode: Callable[[list[np.ndarray]], list[tuple[np.ndarray, ...]]]
+    jobs: int | None = None  # threads; default: one a core
+
+    def check(self) -> PrepReport:
+        """Loads every row and writes nothing; UserError where none is usable."""
+        report = PrepReport()
+        for block in self._blocks(0):
+            for result in block:
+                if isinstance(result, Dropped):
+                    report.add(asdict(result))
+                else:
+                    item = {"split": result.row.split, "texts": result.texts, "seconds": result.seconds}
+                    report.add({"item": item, "dropped_texts": len(result.row.texts) - len(result.texts)})
+        if not report.kept:
+            raise no_usable_row(report)
+        return report
+
+    def write(self, out: Path, settings: dict[str, Any], digests: list[str], overwrite: bool) -> PrepReport:
+        """Prepares the dataset, going on where an earlier run of the same command was killed."""
+        with DatasetWriter(out, settings, digests, overwrite=overwrite) as writer:
+            try:
+                for block in self._blocks(writer.done):
+                    writer.commit(self._encoded(block))
+            except KeyboardInterrupt:
+                done = f"{writer.done} of {len(self.rows)} rows are done"
+                print(f"{done}; the same command resumes", file=sys.stderr)
+                raise
+            return writer.finish()
+
+    def _encoded(self, block: list[Loaded | Dropped]) -> list[Kept | Dropped]:
+        media = [result.media for result in block if isinstance(result, Loaded) and result.media is not None]
+        arrays = iter(self.encode(media))
+        return [_kept(result, next(arrays)) if isinstance(result, Loaded) else result for result in block]
+
+    def _blocks(self, done: int) -> Iterator[list[Loaded | Dropped]]:
+        """What became of the rows, a block at a time and in order, with AHEAD blocks under way."""
+        pool = ThreadPoolExecutor(self.jobs or os.cpu_count())
+        waiting: deque[list[Future[Loaded | Dropped] | Dropped]] = deque()
+        try:
+            with _progress(len(self.rows), done) as advance:
+                for start in range(done, len(self.rows) + AHEAD * BLOCK, BLOCK):
+                    waiting.append([self._submit(pool, row) for row in self.rows[start : start + BLOCK]])
+                    if len(waiting) > AHEAD and (block := waiting.popleft()):
+                        yield [task.result() if isinstance(task, Future) else task for task in block]
+                        advance(len(block))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor, row: Row | BadRow) -> "Future[Loaded | Dropped] | Dropped":
+        if isinstance(row, BadRow):
+            return Dropped(row.where, row.reason, row.detail)
+        try:
+            return pool.submit(self._load, row, self.texts(row))
+        except Unusable as problem:
+            return Dropped(row.where, *problem.args)
+
+    def _load(self, row: Row, texts: list[str]) -> Loaded | Dropped:
+        try:
+            return self.load(row, texts)
+        except Unusable as problem:
+            return Dropped(row.where, *problem.args)
+
+
+def _kept(result: Loaded, arrays: tuple[np.ndarray, ...]) -> Kept:
+    row = result.row
+    assert row.split
+    unusable = len(row.texts) - len(result.texts)
+    return Kept(row.id, row.split, result.texts, arrays, unusable, result.trimmed_seconds)
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar where stderr is a terminal, else a line now and then; yields a function that advances it."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("rows", total=total, completed=done)
+            yield lambda rows: bar.advance(task, rows)
+        return
+    shown = time.monotonic()
+
+    def advance(rows: int) -> None:
+        nonlocal shown, done
+        done += rows
+        if time.monotonic() - shown > SECONDS_A_LINE:
+            shown = time.monotonic()
+            print(f"{done} of {total} rows", file=sys.stderr, flush=True)
+
+    yield advance

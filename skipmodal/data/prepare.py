@@ -1,0 +1,303 @@
+"""Sources -> prepared datasets: every row is validated, and what is left out is counted by reason."""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skipmodal.audio import AudioConfig, read_audio, spectrograms, trim_silence
+from skipmodal.data import sources
+from skipmodal.data import speak as engines
+from skipmodal.data.pipeline import Loaded, Pipeline, Unusable
+from skipmodal.data.sources import BadRow, Medium, Row
+from skipmodal.data.writer import PrepReport
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig, read_image
+from skipmodal.text import normalise
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_CAPTION = 1000  # characters; more is not a caption
+SILENCE = 1e-3  # a recording that stays under this (-60 dB) is silent
+BATCH = 16  # recordings in one transform,
+BATCH_FRAMES = 1 << 15  # and their padded frames
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Which recordings can be used."""
+
+    min_seconds: float  # after trimming
+    max_seconds: float
+    max_chars: int  # after normalisation
+    trim_db: float  # what is this far under the peak, at both ends, is silence
+
+
+def prepare_image_text(
+    source: Path,
+    out: Path,
+    *,
+    layout: str = "auto",
+    image: ImageConfig | None = None,
+    licence: str = "unknown",
+    val: float = 0.02,
+    test: float = 0.02,
+    limit: int | None = None,
+    jobs: int | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> PrepReport:
+    """Pictures with captions -> a prepared dataset at `out`.
+
+    Args:
+        layout: a name in `sources.LAYOUTS`, or auto.
+        licence: of the data, as it shall stand in model cards.
+        val, test: fractions, for rows whose source names no split; a hash of the id decides.
+        limit: use the first rows only.
+        jobs: threads that decode (default: one a core); they don't change the result.
+        dry_run: validate every row as far as its header and write nothing.
+        overwrite: replace what is at `out`, once the new dataset is complete.
+
+    Raises UserError for an unusable source or target, and where no row is usable.
+    """
+    image = image or ImageConfig()
+    name, rows = _read_source(source, layout, "image", val, test, limit)
+    load = _check_picture if dry_run else partial(_load_picture, config=image)
+    pipeline = Pipeline(rows, _captions, load, lambda pictures: [(each[None],) for each in pictures], jobs)
+    if dry_run:
+        return pipeline.check()
+    settings = {
+        "kind": "image-text",
+        "source": f"{source.resolve().name} ({name})",
+        "licence": licence,
+        "image": image.model_dump(),
+        "options": {"path": str(source.resolve()), "val": val, "test": test, "limit": limit},
+    }
+    return pipeline.write(out, settings, [_digest(row) for row in rows], overwrite)
+
+
+def prepare_text_speech(
+    source: Path,
+    out: Path,
+    *,
+    layout: str = "auto",
+    audio: AudioConfig | None = None,
+    speak: str | None = None,
+    min_seconds: float = 0.3,
+    max_seconds: float = 15.0,
+    max_chars: int = 300,
+    trim_db: float = 40.0,
+    licence: str = "unknown",
+    val: float = 0.02,
+    test: float = 0.02,
+    limit: int | None = None,
+    jobs: int | None = None,
+    device: str = "auto",
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> PrepReport:
+    """Recordings with transcripts, or sentences spoken by an engine -> a prepared dataset at `out`.
+
+    Args:
+        speak: ENGINE:VOICE, to make the speech from the sentences of a manifest.
+        min_seconds, max_seconds: of audio, after trimming; what lies outside is left out.
+        max_chars: of text, after normalisation; what is longer is left out.
+        trim_db: silence at both ends is what lies this far under the peak.
+        device: where spectrograms are computed.
+
+    The other arguments, and errors, as in `prepare_image_text`.
+    """
+    from skipmodal.device import pick_device
+
+    audio, place = audio or AudioConfig(), pick_device(device)
+    name, rows = _read_source(source, layout, "sentence" if speak else "audio", val, test, limit)
+    voice = engines.parse(speak) if speak else None
+    rules = _Rules(min_seconds, max_seconds, max_chars, trim_db)
+    load = partial(_check_recording if dry_run else _load_recording, config=audio, rules=rules, voice=voice)
+    encode = partial(_with_mels, config=audio, device=place)
+    pipeline = Pipeline(rows, partial(_transcript, rules=rules), load, encode, jobs)
+    if dry_run:
+        return pipeline.check()
+    settings = {
+        "kind": "text-speech",
+        "source": f"{source.resolve().name} ({name})" + (f", spoken by {voice}" if voice else ""),
+        "licence": licence,
+        "audio": audio.model_dump(),
+        "options": {
+            "path": str(source.resolve()),
+            "speak": speak,
+            "val": val,
+            "test": test,
+            "limit": limit,
+            **asdict(rules),
+        },
+    }
+    return pipeline.write(out, settings, [_digest(row) for row in rows], overwrite)
+
+
+# ---------------------------------------------------------------- rows and texts
+
+
+def _read_source(
+    source: Path, layout: str, medium: Medium, val: float, test: float, limit: int | None
+) -> tuple[str, list[Row | BadRow]]:
+    """The layout's name and its rows, each with a split and an id of its own."""
+    if val < 0 or test < 0 or val + test >= 1:
+        raise UserError(f"val {val} and test {test}: not fractions that leave something to train on")
+    name = sources.detect(source) if layout == "auto" else layout
+    module = sources.load(name)
+    media, look = sources.LAYOUTS[name]
+    if medium not in media:
+        raise UserError(f"{source}: the layout {name} ({look}) offers {' and '.join(media)}, not {medium}")
+    seen: set[str] = set()
+    rows: list[Row | BadRow] = []
+    for row in islice(module.rows(source, medium), limit):
+        if isinstance(row, Row):
+            if row.id in seen:
+                row = BadRow(row.where, "duplicate id", row.id)
+            else:
+                seen.add(row.id)
+                row = replace(row, split=row.split or split_of(row.id, val, test))
+        rows.append(row)
+    return name, rows
+
+
+def split_of(item_id: str, val: float, test: float) -> str:
+    """A split that depends on nothing but the id, so that adding rows moves none."""
+    share = int.from_bytes(hashlib.sha256(item_id.encode()).digest()[:8], "big") / 2**64
+    return "test" if share < test else "val" if share < test + val else "train"
+
+
+def _digest(row: Row | BadRow) -> str:
+    """Tells, on resuming, whether the source still has this row in this place."""
+    if isinstance(row, Row):
+        content: tuple[Any, ...] = (row.id, row.split, row.texts, row.media and row.media.name)
+    else:
+        content = (row.where.rpartition(":")[2], row.reason, row.detail)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _captions(row: Row) -> list[str]:
+    """The usable captions of a picture."""
+    usable = [text for raw in row.texts if len(raw) <= MAX_CAPTION and (text := normalise(raw))]
+    if not usable:
+        raise Unusable("no usable text", repr(row.texts[0][:80]))
+    return usable
+
+
+def _transcript(row: Row, rules: _Rules) -> list[str]:
+    raw = row.texts[0]
+    if len(raw) > 10 * rules.max_chars:  # not worth normalising
+        raise Unusable("text too long", f"{len(raw)} characters, the limit is {rules.max_chars}")
+    text = normalise(raw)
+    if not text:
+        raise Unusable("no usable text", repr(raw[:80]))
+    if len(text) > rules.max_chars:
+        raise Unusable("text too long", f"{len(text)} characters, the limit is {rules.max_chars}")
+    return [text]
+
+
+def _file(row: Row) -> Path:
+    assert row.media
+    if not row.media.is_file():
+        raise Unusable("missing file", str(row.media))
+    return row.media
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _load_picture(row: Row, texts: list[str], config: ImageConfig) -> Loaded:
+    try:
+        return Loaded(row, texts, read_image(_file(row), config))
+    except UserError as error:
+        raise Unusable("unreadable picture", str(error)) from error
+
+
+def _check_picture(row: Row, texts: list[str]) -> Loaded:
+    from PIL import Image
+
+    path = _file(row)
+    try:
+        with Image.open(path):  # reads no more than the header
+            return Loaded(row, texts, None)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unusable("unreadable picture", f"{path}: {error}") from error
+
+
+# ---------------------------------------------------------------- recordings
+
+
+def _load_recording(
+    row: Row, texts: list[str], config: AudioConfig, rules: _Rules, voice: engines.Voice | None
+) -> Loaded:
+    """int16 samples without the silence at both ends."""
+    try:
+        wav = read_audio(voice.speak(texts[0]) if voice else _file(row), config.sample_rate)
+    except (engines.EngineError, UserError) as error:
+        raise Unusable("engine failed" if voice else "unreadable audio", str(error)) from error
+    if np.abs(wav).max() < SILENCE:
+        raise Unusable("only silence", f"{len(wav) / config.sample_rate:.2f} s")
+    wav, cut = trim_silence(wav, rules.trim_db, pad=config.sample_rate // 40)
+    seconds = len(wav) / config.sample_rate
+    if seconds < rules.min_seconds:
+        raise Unusable("too short", f"{seconds:.2f} s, the limit is {rules.min_seconds:g} s")
+    if seconds > rules.max_seconds:
+        raise Unusable("too long", f"{seconds:.2f} s, the limit is {rules.max_seconds:g} s")
+    samples = np.clip(np.round(wav * 32768), -32768, 32767).astype(np.int16)
+    return Loaded(row, texts, samples, seconds, cut / config.sample_rate)
+
+
+def _check_recording(
+    row: Row, texts: list[str], config: AudioConfig, rules: _Rules, voice: engines.Voice | None
+) -> Loaded:
+    """Too long is not for a header to say: silence is yet to be cut."""
+    if voice:
+        return Loaded(row, texts, None)
+    import soundfile
+
+    path = _file(row)
+    try:
+        seconds = soundfile.info(path).duration
+    except (soundfile.SoundFileError, OSError) as error:
+        raise Unusable("unreadable audio", f"{path}: {error}") from error
+    if seconds < rules.min_seconds:
+        raise Unusable("too short", f"{seconds:.2f} s, the limit is {rules.min_seconds:g} s")
+    return Loaded(row, texts, None, seconds)
+
+
+def _with_mels(
+    wavs: list[np.ndarray], config: AudioConfig, device: "torch.device"
+) -> list[tuple[np.ndarray, ...]]:
+    """(mel, samples) of each recording, computed in batches of about equal length."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(wavs)), key=lambda i: len(wavs[i])):
+        room = min(BATCH, BATCH_FRAMES // config.frames(len(wavs[i])))
+        if not batches or len(batches[-1]) >= room:
+            batches.append([])
+        batches[-1].append(i)
+    mels: dict[int, np.ndarray] = {}
+    for batch in batches:
+        mels |= zip(batch, mel_batch([wavs[i] for i in batch], config, device), strict=True)
+    return [(mels[i], wav) for i, wav in enumerate(wavs)]
+
+
+def mel_batch(wavs: list[np.ndarray], config: AudioConfig, device: "torch.device") -> list[np.ndarray]:
+    """int16 waveforms -> float16 mels (frames, n_mels), each what it would be alone.
+
+    A zero follows even the longest one: pre-emphasis looks one sample back, past the end of the shorter ones.
+    """
+    import torch
+
+    padded = np.zeros((len(wavs), max(map(len, wavs)) + 1), dtype=np.float32)
+    for row, wav in zip(padded, wavs, strict=True):
+        row[: len(wav)] = wav / np.float32(32768)
+    with torch.inference_mode():
+        mel, _ = spectrograms(torch.from_numpy(padded).to(device), config)
+        batch = mel.half().cpu().numpy()
+    return [item[: config.frames(len(wav))] for item, wav in zip(batch, wavs, strict=True)]

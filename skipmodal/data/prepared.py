@@ -1,0 +1,206 @@
+"""The prepared dataset: a folder of flat memory-mapped arrays with an index. Its format and its reader.
+
+    dataset.yaml   what it is: format, kind, settings, source, licence, counts
+    items.jsonl    one line an item: id, split, texts, and where its media lie
+    index.npy      int64 (N, 6): see INDEX; opening reads nothing else
+    images.npy     uint8 (N, H, W, 3)                     kind image-text
+    mel.npy        float16 (frames, n_mels)               kind text-speech
+    wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
+    dropped.jsonl  one line a row that was left out: where, reason, detail
+
+An array above 2 GB continues in `wav.1.npy`, `wav.2.npy`, ...; offsets are global, no item straddles two.
+While being written the folder is OUT.partial, whose journal says which source rows are done.
+"""
+
+import json
+from bisect import bisect_right
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skipmodal.audio import AudioConfig
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+
+FORMAT: Final = 1
+Kind = Literal["image-text", "text-speech"]
+SPLITS = ("train", "val", "test")
+INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sample", "samples")
+LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
+MAX_META_BYTES = 1 << 20
+
+
+class DatasetMeta(BaseModel):
+    """dataset.yaml: what a prepared dataset is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = FORMAT
+    kind: Kind
+    source: str
+    licence: str
+    image: ImageConfig | None = None
+    audio: AudioConfig | None = None
+    items: dict[Literal["train", "val", "test"], int]
+    texts: int = Field(description="texts of all items together")
+    dropped: dict[str, int] = Field(description="rows left out, by reason")
+    dropped_texts: int = Field(default=0, description="unusable captions of items that are kept")
+    seconds: float = Field(default=0.0, description="audio kept")
+    trimmed_seconds: float = Field(default=0.0, description="silence cut at both ends of the items")
+
+    @model_validator(mode="after")
+    def _one_medium(self) -> Self:
+        pictures = self.kind == "image-text"
+        if (self.image is not None, self.audio is not None) != (pictures, not pictures):
+            raise ValueError("image-text needs `image` settings, text-speech needs `audio` settings")
+        return self
+
+
+ArrayLayout = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayLayout:
+    """Name -> (dtype, shape of one row) of the arrays of a dataset."""
+    if image:
+        return {"images": ("|u1", (image.size, image.size, 3))}
+    assert audio
+    return {"mel": ("<f2", (audio.n_mels,)), "wav": ("<i2", ())}
+
+
+class PreparedDataset:
+    """Read access by item number; arrays come back as read-only views of the files.
+
+    Raises UserError where the folder is missing, no dataset, half-written, of another format, or damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.meta = _read_meta(self.path)
+        try:
+            self._index = np.load(self.path / "index.npy", mmap_mode="r", allow_pickle=False)
+            self._lines = np.memmap(self.path / "items.jsonl", dtype=np.uint8, mode="r")
+            layout = array_layout(self.meta.image, self.meta.audio)
+            self._arrays = {name: _Shards(self.path, name, *layout[name]) for name in layout}
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(self.path, str(error)) from error
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return type(self), (self.path,)  # a worker maps the files again instead of copying them
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Mel frames of each item, int64 (N,); zeros where the items are pictures."""
+        return np.asarray(self._index[:, FRAMES])
+
+    def indices(self, split: str) -> np.ndarray:
+        """Item numbers of a split, int64, ascending."""
+        return np.flatnonzero(self._index[:, SPLIT] == SPLITS.index(split))
+
+    def item(self, i: int) -> dict[str, Any]:
+        """The item's line of items.jsonl."""
+        i = range(len(self))[i]
+        end = self._index[i + 1, LINE] if i + 1 < len(self) else len(self._lines)
+        line: dict[str, Any] = json.loads(self._lines[self._index[i, LINE] : end].tobytes())
+        return line
+
+    def texts(self, i: int) -> list[str]:
+        """Normalised texts: all captions of a picture, or the one transcript of a recording."""
+        texts: list[str] = self.item(i)["texts"]
+        return texts
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 RGB of shape (size, size, 3)."""
+        return self._arrays["images"].rows(self._index[i, ROW], 1)[0]
+
+    def mel(self, i: int) -> np.ndarray:
+        """float16 in [0, 1] of shape (frames, n_mels)."""
+        return self._arrays["mel"].rows(self._index[i, ROW], self._index[i, FRAMES])
+
+    def wav(self, i: int) -> np.ndarray:
+        """int16 of shape (samples,), without the silence at both ends; divide by 32768 for [-1, 1]."""
+        return self._arrays["wav"].rows(self._index[i, SAMPLE], self._index[i, SAMPLES])
+
+    def _check(self) -> None:
+        """The index must describe what the arrays hold: a truncated copy is found here, not in epoch 3."""
+        index, items = self._index, sum(self.meta.items.values())
+        if index.dtype != np.int64 or index.ndim != 2 or index.shape[1] != len(INDEX):
+            raise _damaged(self.path, f"index.npy is {index.dtype} {index.shape}")
+        if len(index) != items or items == 0:
+            raise _damaged(self.path, f"index.npy has {len(index)} items, dataset.yaml {items}")
+        if index.min() < 0 or index[:, SPLIT].max() >= len(SPLITS) or index[-1, LINE] >= len(self._lines):
+            raise _damaged(self.path, "index.npy points outside the files, or items.jsonl is cut short")
+        if self._lines[-1] != ord("\n"):
+            raise _damaged(self.path, "items.jsonl is cut short")
+        last = index[-1]
+        rows = {"images": len(index), "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
+        for name, array in self._arrays.items():
+            if len(array) != rows[name]:
+                raise _damaged(self.path, f"{name}.npy has {len(array)} rows, the index {rows[name]}")
+
+
+class _Shards:
+    """One logical array in the files `name.npy`, `name.1.npy`, ..., mapped read-only."""
+
+    def __init__(self, folder: Path, name: str, dtype: str, row: tuple[int, ...]) -> None:
+        self.maps: list[np.ndarray] = []
+        self.starts: list[int] = []
+        total = 0
+        while (path := shard_path(folder, name, len(self.maps))).exists() or not self.maps:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.str != dtype or array.shape[1:] != row:
+                raise ValueError(f"{path.name} is {array.dtype.str} {array.shape}, not {dtype} (..., *{row})")
+            self.maps.append(array)
+            self.starts.append(total)
+            total += len(array)
+        self.total = total
+
+    def __len__(self) -> int:
+        return self.total
+
+    def rows(self, first: int, count: int) -> np.ndarray:
+        shard = bisect_right(self.starts, first) - 1
+        start = first - self.starts[shard]
+        return np.asarray(self.maps[shard][start : start + count])
+
+
+def shard_path(folder: Path, name: str, shard: int) -> Path:
+    return folder / (f"{name}.{shard}.npy" if shard else f"{name}.npy")
+
+
+def _read_meta(path: Path) -> DatasetMeta:
+    file = path / "dataset.yaml"
+    if not file.is_file():
+        if partial_path(path).is_dir() or (path / "journal.jsonl").is_file():
+            raise UserError(f"{path}: half-written; run the same `skipmodal prep` command again, it resumes")
+        problem = "is not a prepared dataset (no dataset.yaml)" if path.exists() else "no such folder"
+        raise UserError(f"{path}: {problem}; `skipmodal prep` makes one")
+    try:
+        if file.stat().st_size > MAX_META_BYTES:
+            raise UserError(f"{file}: larger than {MAX_META_BYTES} bytes, not a dataset description")
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+    version = data.get("format") if isinstance(data, dict) else None
+    if version != FORMAT:
+        raise UserError(f"{path}: format {version}, this version reads format {FORMAT}; prepare it again")
+    try:
+        return DatasetMeta.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _damaged(path: Path, detail: str) -> UserError:
+    return UserError(f"{path}: damaged ({detail}); prepare it again with --overwrite")
+
+
+def partial_path(out: Path) -> Path:
+    """Where a dataset lies until it is complete."""
+    return out.with_name(f"{out.name}.partial")

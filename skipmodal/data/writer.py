@@ -1,0 +1,394 @@
+"""Writes a prepared dataset: append-only into OUT.partial, resumable, renamed to OUT when complete."""
+
+import io
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import yaml
+
+from skipmodal.audio import AudioConfig
+from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout, partial_path, shard_path
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+
+SHARD_BYTES = 2 << 30
+EXAMPLES = 3  # rows shown for each reason
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A row that becomes an item; `arrays` as in `array_layout`."""
+
+    id: str
+    split: str
+    texts: list[str]
+    arrays: tuple[np.ndarray, ...]
+    dropped_texts: int = 0
+    trimmed_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is left out; `where` is file:line."""
+
+    where: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class PrepReport:
+    """What a preparation kept and left out."""
+
+    kept: Counter[str] = field(default_factory=Counter)  # items by split
+    texts: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # rows by reason
+    examples: dict[str, list[str]] = field(default_factory=dict)  # reason -> its first rows, file:line
+    dropped_texts: int = 0  # unusable captions of pictures that are kept
+    seconds: float = 0.0  # audio kept
+    trimmed: list[float] = field(default_factory=list)  # seconds of silence cut from each recording
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Counts one record of a journal."""
+        if "item" not in record:
+            self.dropped[record["reason"]] += 1
+            shown = self.examples.setdefault(record["reason"], [])
+            if len(shown) < EXAMPLES:
+                shown.append(": ".join(filter(None, (record["where"], record["detail"]))))
+            return
+        item = record["item"]
+        self.kept[item["split"]] += 1
+        self.texts += len(item["texts"])
+        self.dropped_texts += record.get("dropped_texts", 0)
+        self.seconds += item.get("seconds", 0.0)
+        if "trimmed" in record:
+            self.trimmed.append(record["trimmed"])
+
+    def counts(self) -> dict[str, Any]:
+        """The same for dataset.yaml."""
+        return {
+            "items": {split: self.kept[split] for split in SPLITS},
+            "texts": self.texts,
+            "dropped": dict(sorted(self.dropped.items())),
+            "dropped_texts": self.dropped_texts,
+            "seconds": round(self.seconds, 1),
+            "trimmed_seconds": round(sum(self.trimmed), 1),
+        }
+
+    @property
+    def trimmed_median(self) -> float:
+        """Seconds of silence cut from the middle recording."""
+        return median(self.trimmed) if self.trimmed else 0.0
+
+
+class DatasetWriter:
+    """Appends to OUT.partial and renames it to OUT in `finish`; a killed run goes on where it was.
+
+    Rows are committed in blocks, in the order of the source. A block enters the journal only after its arrays
+    are on disk, so what the journal doesn't name is cut off and done again. The first `done` rows are done.
+
+    Args:
+        settings: all that decides the content, in plain types; `kind`, `source`, `licence`, `image`, `audio`
+            also go into dataset.yaml.
+        digests: one for each row of the source, to tell on resuming whether it is still the same.
+        overwrite: replace a complete OUT in the end, and start anew where OUT.partial can't be resumed.
+
+    Raises UserError where OUT exists, or where OUT.partial was begun with other settings or another source.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        digests: list[str],
+        *,
+        overwrite: bool = False,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.out, self.folder, self.settings, self.digests = out, partial_path(out), settings, digests
+        image, audio = settings.get("image"), settings.get("audio")
+        self._layout = array_layout(
+            ImageConfig.model_validate(image) if image else None,
+            AudioConfig.model_validate(audio) if audio else None,
+        )
+        self._shard_bytes = shard_bytes
+        _refuse_existing(out, self.folder, overwrite)
+        try:
+            self._open(overwrite)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def commit(self, block: Iterable[Kept | Dropped]) -> None:
+        """Writes what became of the next rows: all of the block survives a crash, or nothing."""
+        records = []
+        for row in block:
+            record = asdict(row) if isinstance(row, Dropped) else self._append(row)
+            records.append({"digest": self.digests[self.done]} | record)
+            self.done += 1
+        for array in self._arrays:
+            array.flush()
+        self._journal.write(_json_line(records))
+        _sync(self._journal)
+
+    def finish(self) -> PrepReport:
+        """Writes index, items and dataset.yaml, and puts the folder in its place.
+
+        Raises UserError, and leaves nothing behind, where no row was kept.
+        """
+        report = PrepReport()
+        index = _Growing(self.folder, "index", "<i8", (len(INDEX),), shard_bytes=None)
+        items = (self.folder / "items.jsonl").open("wb")
+        dropped = (self.folder / "dropped.jsonl").open("wb")
+        with items, dropped:
+            for record in self._records():
+                report.add(record)
+                del record["digest"]
+                if item := record.get("item"):
+                    first = item["offset"] if "offset" in item else item["row"]
+                    media = (item.get(key, 0) for key in ("frames", "sample", "samples"))
+                    index.append(np.array([[items.tell(), SPLITS.index(item["split"]), first, *media]]))
+                    items.write(_json_line(item))
+                else:
+                    dropped.write(_json_line(record))
+            for file in (items, dropped):
+                _sync(file)
+        if not report.kept:
+            self._close()
+            shutil.rmtree(self.folder)
+            raise no_usable_row(report)
+        for array in (*self._arrays, index):
+            array.finish()
+        described = {key: self.settings.get(key) for key in ("kind", "source", "licence", "image", "audio")}
+        meta = DatasetMeta.model_validate(described | report.counts())
+        with (self.folder / "dataset.yaml").open("wb") as file:
+            plain = meta.model_dump(exclude_none=True)
+            file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+            _sync(file)
+        self._close()
+        self._move()
+        return report
+
+    def _append(self, row: Kept) -> dict[str, Any]:
+        firsts = [array.append(rows) for array, rows in zip(self._arrays, row.arrays, strict=True)]
+        item: dict[str, Any] = {"id": row.id, "split": row.split, "texts": row.texts}
+        record: dict[str, Any] = {"item": item, "dropped_texts": row.dropped_texts}
+        if len(firsts) == 1:
+            item |= {"row": firsts[0]}
+        else:
+            frames, samples = map(len, row.arrays)
+            item |= {"offset": firsts[0], "frames": frames, "sample": firsts[1], "samples": samples}
+            item["seconds"] = round(samples / self.settings["audio"]["sample_rate"], 3)
+            record["trimmed"] = round(row.trimmed_seconds, 4)
+        return record
+
+    def _open(self, overwrite: bool) -> None:
+        """Locks OUT.partial, and resumes it or starts it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "settings.yaml").open("a+b")
+        _lock(self._lock, self.folder)
+        self._lock.seek(0)
+        found = self._lock.read()
+        text = yaml.safe_dump(self.settings, allow_unicode=True).encode()
+        self._journal = (self.folder / "journal.jsonl").open("a+b")
+        problem = "was begun with other settings" if found not in (b"", text) else self._replay()
+        if problem and not overwrite:
+            self._close()
+            raise UserError(f"{self.folder}: {problem}; to start anew, give --overwrite or remove it")
+        if problem:
+            for path in self.folder.iterdir():
+                if path.name not in ("settings.yaml", "journal.jsonl"):
+                    path.unlink()
+            self._journal.truncate(0)
+            self._replay()
+        if found != text:
+            self._lock.truncate(0)
+            self._lock.write(text)
+            _sync(self._lock)
+        for array in self._arrays:
+            array.reopen()
+
+    def _replay(self) -> str:
+        """Counts what the journal names, cuts its torn last line; returns why it can't be resumed, or ""."""
+        self.done, good = 0, 0
+        layout, limit = self._layout, self._shard_bytes
+        self._arrays = [_Growing(self.folder, name, *layout[name], limit) for name in layout]
+        self._journal.seek(0)
+        for line in self._journal:
+            if not line.endswith(b"\n"):
+                break
+            good += len(line)
+            for record in json.loads(line):
+                if self.digests[self.done : self.done + 1] != [record["digest"]]:
+                    return f"row {self.done + 1} of the source has changed since"
+                self.done += 1
+                if item := record.get("item"):
+                    for array, count in zip(self._arrays, _counts(item), strict=False):
+                        array.skip(count)
+        if short := [array.name for array in self._arrays if array.is_short()]:
+            return f"{short[0]}.npy is shorter than the journal says"
+        self._journal.truncate(good)
+        return ""
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """One record a row of the source: {digest, item, ...} or {digest, where, reason, detail}."""
+        self._journal.seek(0)
+        for line in self._journal:
+            yield from json.loads(line)
+
+    def _close(self) -> None:
+        for array in self._arrays:
+            array.close()
+        self._journal.close()
+        self._lock.close()
+
+    def _move(self) -> None:
+        """The old dataset makes way only now; the journal goes last, for it is what resuming needs."""
+        old = self.out.with_name(f"{self.out.name}.replaced")
+        if (old / "dataset.yaml").is_file():
+            shutil.rmtree(old)
+        if self.out.exists():
+            self.out.rename(old)
+        self.folder.rename(self.out)
+        for name in ("journal.jsonl", "settings.yaml"):
+            (self.out / name).unlink()
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _counts(item: dict[str, Any]) -> tuple[int, ...]:
+    """Rows of an item in each array."""
+    return (item["frames"], item["samples"]) if "frames" in item else (1,)
+
+
+class _Growing:
+    """An append-only array in shards `name.npy`, `name.1.npy`, ...; a block of rows never straddles two."""
+
+    def __init__(
+        self, folder: Path, name: str, dtype: str, row: tuple[int, ...], shard_bytes: int | None
+    ) -> None:
+        self.folder, self.name, self.dtype, self.row = folder, name, dtype, row
+        self.row_bytes = math.prod(row) * np.dtype(dtype).itemsize
+        self.limit = max(shard_bytes // self.row_bytes, 1) if shard_bytes else None
+        self.shard, self.rows, self.before = 0, 0, 0  # this shard, its rows, the rows of the shards before it
+        self.file: BinaryIO | None = None
+
+    def append(self, block: np.ndarray) -> int:
+        """Number of the block's first row, counted over all shards."""
+        shard, rows = self.shard, self.rows
+        first = self.skip(len(block))
+        if self.file and shard != self.shard:
+            self._close_shard(rows)
+        self.file = self.file or self._open_shard()
+        self.file.write(np.ascontiguousarray(block, dtype=self.dtype).tobytes())
+        return first
+
+    def skip(self, count: int) -> int:
+        """The bookkeeping of `append` alone, for rows that are on disk already."""
+        if self.limit and self.rows and self.rows + count > self.limit:
+            self.before, self.rows, self.shard = self.before + self.rows, 0, self.shard + 1
+        self.rows += count
+        return self.before + self.rows - count
+
+    def is_short(self) -> bool:
+        """Whether the shard being written lacks rows that were skipped."""
+        path = shard_path(self.folder, self.name, self.shard)
+        return self.rows > 0 and (not path.exists() or path.stat().st_size < self._end())
+
+    def reopen(self) -> None:
+        """Goes on after the rows that were skipped; what lies behind them is cut off."""
+        if self.rows:
+            self.file = shard_path(self.folder, self.name, self.shard).open("r+b")
+            self.file.truncate(self._end())
+            self.file.seek(0, os.SEEK_END)
+        later = self.shard + bool(self.rows)
+        while (path := shard_path(self.folder, self.name, later)).exists():
+            path.unlink()
+            later += 1
+
+    def flush(self) -> None:
+        if self.file:
+            _sync(self.file)
+
+    def finish(self) -> None:
+        self._close_shard(self.rows)
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+
+    def _end(self) -> int:
+        return len(self._header(0)) + self.rows * self.row_bytes
+
+    def _open_shard(self) -> BinaryIO:
+        file = shard_path(self.folder, self.name, self.shard).open("w+b")
+        file.write(self._header(0))
+        return file
+
+    def _close_shard(self, rows: int) -> None:
+        """The header has room for any number of rows; the true one goes in last."""
+        assert self.file
+        self.file.seek(0)
+        self.file.write(self._header(rows))
+        _sync(self.file)
+        self.file.close()
+        self.file = None
+
+    def _header(self, rows: int) -> bytes:
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": self.dtype, "fortran_order": False, "shape": (rows, *self.row)}
+        )
+        return header.getvalue()
+
+
+def _json_line(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    """Two commands preparing one folder would interleave; the lock goes when the process does."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UserError(f"{folder}: another command is preparing it now") from error
+
+
+def _refuse_existing(out: Path, partial: Path, overwrite: bool) -> None:
+    """Nothing but datasets of our own is ever replaced or deleted."""
+    if (out / "dataset.yaml").is_file():
+        if not overwrite:
+            raise UserError(f"{out}: exists and is complete; --overwrite replaces it")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not a prepared dataset; choose another name")
+    if partial.exists() and not (partial / "settings.yaml").is_file() and any(partial.iterdir()):
+        raise UserError(f"{partial}: in the way, and not a dataset being prepared; move it")
+
+
+def no_usable_row(report: PrepReport) -> UserError:
+    """What to say where nothing is kept: the reasons, each with its first row."""
+    dropped = report.dropped.most_common()
+    reasons = [f"{count} x {reason} ({report.examples[reason][0]})" for reason, count in dropped]
+    return UserError(f"no usable row; left out: {'; '.join(reasons) or 'nothing, the source is empty'}")
