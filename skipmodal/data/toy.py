@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 from skipmodal.audio import AudioConfig, write_audio
 from skipmodal.errors import UserError
-from skipmodal.image import write_image
+from skipmodal.image import ImageConfig, write_image
 
 TOY_AUDIO = AudioConfig(
     sample_rate=8000, n_fft=512, win_length=400, hop_length=100, n_mels=40,
@@ -81,6 +81,13 @@ class ToyReport:
     pictures: dict[str, int]
     sentences: dict[str, int]
     photos: int
+
+    def __str__(self) -> str:
+        pictures, sentences = (
+            ", ".join(f"{split} {count}" for split, count in splits.items())
+            for splits in (self.pictures, self.sentences)
+        )
+        return f"pictures: {pictures}\nsentences: {sentences}\nphotos of held-out captions: {self.photos}"
 
 
 def partition(seed: int) -> Partition:
@@ -236,6 +243,30 @@ def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: i
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ToyReport(_by_split(image_plan), _by_split(speech_plan), len(truth))
+
+
+def prepare_toy(
+    out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0, size: int = 32
+) -> ToyReport:
+    """Toy data to train on: the prepared datasets image-text/ and text-speech/, photos/, and raw/ sources.
+
+    `size` is that of the prepared pictures, in pixels; other arguments and errors are those of `write_toy`.
+    """
+    from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
+
+    if out.exists():
+        raise UserError(f"{out}: exists already; give a new folder")
+    image, licence = ImageConfig(size=size), "CC0-1.0"
+    try:
+        report = write_toy(out / "raw", pictures=pictures, sentences=sentences, seed=seed)
+        manifests = [out / "raw" / kind / "manifest.tsv" for kind in ("image-text", "text-speech")]
+        prepare_image_text(manifests[0], out / "image-text", image=image, licence=licence)
+        prepare_text_speech(manifests[1], out / "text-speech", audio=TOY_AUDIO, licence=licence, device="cpu")
+        (out / "raw" / "photos").replace(out / "photos")
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return report
 
 
 def _plan(seen: tuple[str, ...], held_out: tuple[str, ...], count: int) -> list[tuple[str, str, str]]:
