@@ -10,7 +10,17 @@ from scipy.signal import resample_poly
 
 from skipmodal.audio import read_audio, spectrograms, trim_silence
 from skipmodal.data import toy
-from skipmodal.data.toy import CAPTIONS, TOY_AUDIO, draw, partition, say, transcribe_tones, write_toy
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.data.toy import (
+    CAPTIONS,
+    TOY_AUDIO,
+    draw,
+    partition,
+    prepare_toy,
+    say,
+    transcribe_tones,
+    write_toy,
+)
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig, read_image
 
@@ -294,3 +304,36 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         write_toy(tmp_path / "toy", pictures=10, sentences=10)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- prepared datasets
+
+
+def test_prepared_datasets_hold_every_item(tmp_path: Path, one_thread: None) -> None:
+    out = tmp_path / "toy"
+    report = prepare_toy(out, pictures=60, sentences=50, seed=2, size=32)
+    assert sorted(path.name for path in out.iterdir()) == ["image-text", "photos", "raw", "text-speech"]
+    pictures, speech = PreparedDataset(out / "image-text"), PreparedDataset(out / "text-speech")
+    assert pictures.meta.items == report.pictures == {"train": 48, "val": 6, "test": 6}
+    assert speech.meta.items == report.sentences == {"train": 40, "val": 5, "test": 5}
+    assert pictures.meta.image == ImageConfig(size=32)
+    assert speech.meta.audio == TOY_AUDIO
+    assert speech.meta.trimmed_seconds == 0
+    assert set(speech.frames) == {60}
+    for i in range(len(pictures)):
+        assert [read_picture(pictures.image(i))] == pictures.texts(i)
+    for i in range(len(speech)):
+        assert [transcribe_tones(speech.wav(i) / 32768, RATE)] == speech.texts(i)
+    assert len(table(out / "photos/truth.tsv")) == len(list((out / "photos").glob("*.png"))) == 40
+    with pytest.raises(UserError, match="exists already"):
+        prepare_toy(out, pictures=60, sentences=50)
+
+
+def test_failed_preparation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("disk full")
+
+    monkeypatch.setattr("skipmodal.data.prepare.prepare_text_speech", fail)
+    with pytest.raises(UserError, match="disk full"):
+        prepare_toy(tmp_path / "toy", pictures=10, sentences=10)
+    assert not (tmp_path / "toy").exists()
