@@ -61,8 +61,10 @@ class Memory(nn.Module):
         super().__init__()
         self.heads = config.heads
         # The appendix writes M as n_k x d_k / heads, which no longer fits its own keys after the split: n_k x d_k.
-        self.memory = nn.Parameter(torch.randn(config.n_k, config.d_k) * 0.5)
+        self.memory = nn.Parameter(torch.randn(config.n_k, config.d_k))
         self.key = nn.Linear(config.d_k, config.d_k)
+        # With the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
+        nn.init.orthogonal_(self.key.weight, gain=4.0)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, N, d_k / heads)

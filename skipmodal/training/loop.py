@@ -266,6 +266,6 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 def _card(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, step: int, best: float) -> str:
     lines = ["# Model card", "", f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}"]
     for name, dataset in (("image-text", a), ("text-speech", b)):
-        counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.counts.items())
+        counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.items.items())
         lines.append(f"- {name} data: {dataset.meta.source} ({counts}); licence: {dataset.meta.licence or 'not stated'}")
     return "\n".join(lines) + "\n"
