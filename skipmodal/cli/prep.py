@@ -10,16 +10,26 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Turn a source into a prepared dataset.")
 
-Source = Annotated[Path, typer.Argument(help="A public layout's folder, or a .csv, .tsv or .jsonl manifest.")]
+Source = Annotated[Path, typer.Argument(help="A public layout, or a .csv, .tsv or .jsonl manifest.")]
 Out = Annotated[Path, typer.Argument(help="The prepared dataset, a new folder.")]
 Layout = Annotated[str, typer.Option(help="auto, flickr8k, coco, ljspeech or manifest.")]
-Licence = Annotated[str, typer.Option(help="Licence of the data; ends up in model cards.")]
-Val = Annotated[float, typer.Option(help="Fraction for validation, where the source names no split.")]
-Test = Annotated[float, typer.Option(help="Fraction for testing, where the source names no split.")]
+Licence = Annotated[str, typer.Option(help="Licence of the data, for model cards.")]
+Val = Annotated[float, typer.Option(help="Validation fraction, where the source names no split.")]
+Test = Annotated[float, typer.Option(help="Test fraction, where the source names no split.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first rows only.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Threads that decode; default: one a core.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Decoding threads.", show_default="one a core")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate every row, write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT once the new one is complete.")]
+
+Size = Annotated[int, typer.Option(min=16, max=1024, help="Pixels a side.")]
+Speak = Annotated[
+    str | None,
+    typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:X.onnx."),
+]
+Device = Annotated[str, typer.Option(help="For the spectrograms: auto, cpu, cuda, cuda:N or mps.")]
+MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is longer, once trimmed.")]
+MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
+TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
 
 
 @app.command("image-text")
@@ -27,7 +37,7 @@ def image_text(
     source: Source,
     out: Out,
     layout: Layout = "auto",
-    size: Annotated[int, typer.Option(min=16, max=1024, help="Pixels a side.")] = 128,
+    size: Size = 128,
     licence: Licence = "unknown",
     val: Val = 0.02,
     test: Test = 0.02,
@@ -36,7 +46,10 @@ def image_text(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pictures with captions: Flickr8k, COCO captions, or a manifest. A killed run resumes by the same command."""
+    """Pictures with captions: Flickr8k, COCO captions, or a manifest.
+
+    A manifest has columns image and text, optionally id and split. Killed, it resumes by the same command.
+    """
     from skipmodal.data.prepare import prepare_image_text
     from skipmodal.image import ImageConfig
 
@@ -52,31 +65,55 @@ def text_speech(
     source: Source,
     out: Out,
     layout: Layout = "auto",
-    speak: Annotated[str | None, typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:VOICE.onnx.")] = None,
-    sample_rate: Annotated[int, typer.Option(min=4000, max=96000, help="Hz.")] = 16000,
-    max_seconds: Annotated[float, typer.Option(min=0.5, help="Longer recordings are left out.")] = 15.0,
-    max_chars: Annotated[int, typer.Option(min=1, help="Longer texts are left out.")] = 300,
-    trim_db: Annotated[float, typer.Option(min=1, help="Silence at both ends: this far under the peak.")] = 40.0,
+    speak: Speak = None,
+    max_seconds: MaxSeconds = 15.0,
+    max_chars: MaxChars = 300,
+    trim_db: TrimDb = 40.0,
     licence: Licence = "unknown",
     val: Val = 0.02,
     test: Test = 0.02,
     limit: Limit = None,
     jobs: Jobs = None,
-    device: Annotated[str, typer.Option(help="Where spectrograms are computed: auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Recordings with transcripts: LJSpeech, or a manifest. A killed run resumes by the same command."""
-    from skipmodal.audio import AudioConfig
-    from skipmodal.data.prepare import SpeechLimits, prepare_text_speech
+    """Recordings with transcripts: LJSpeech, or a manifest; or sentences to be spoken.
+
+    A manifest has columns audio and text, optionally id and split. Killed, it resumes by the same command.
+    """
+    from skipmodal.data.prepare import prepare_text_speech
 
     report = prepare_text_speech(
-        source, out, layout=layout, audio=AudioConfig(sample_rate=sample_rate), speaker=speak,
-        limits=SpeechLimits(max_seconds=max_seconds, max_chars=max_chars, trim_db=trim_db), licence=licence,
-        val=val, test=test, limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
+        source, out, layout=layout, speak=speak, max_seconds=max_seconds, max_chars=max_chars,
+        trim_db=trim_db, licence=licence, val=val, test=test, limit=limit, jobs=jobs, device=device,
+        dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
     _print(report, out, dry_run)
 
 
 def _print(report: "PrepReport", out: Path, dry_run: bool) -> None:
-    print(report)
+    """The summary on stdout; where it was written on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    splits = ", ".join(f"{split} {report.kept[split]:,}" for split in ("train", "val", "test"))
+    table.add_row("kept", f"{report.kept.total():,}", splits)
+    for reason, count in report.dropped.most_common():
+        table.add_row("dropped", f"{count:,}", reason)
+    if report.dropped_texts:
+        table.add_row("captions dropped", f"{report.dropped_texts:,}", "unusable, of pictures that are kept")
+    if report.seconds:
+        table.add_row("hours of audio", f"{report.seconds / 3600:.2f}", "before trimming" if dry_run else "")
+    if report.trimmed:
+        median = f"median {report.trimmed_median:.2f} a recording"
+        table.add_row("seconds of silence cut", f"{sum(report.trimmed):,.1f}", median)
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print(table)
+    for reason, examples in report.examples.items():
+        console.print(f"{reason}, for example:", *examples, sep="\n  ", soft_wrap=True)
+    typer.echo("dry run: nothing written" if dry_run else f"wrote {out}", err=True)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ class Loaded:
     trimmed_seconds: float = 0.0
 
 
+Task = tuple[Row, list[str]]  # a row and its usable texts
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """Each row goes through `texts` here, `load` in a thread, and `encode`, a block at a time, here.
@@ -46,9 +51,10 @@ class Pipeline:
 
     rows: list[Row | BadRow]
     texts: Callable[[Row], list[str]]
-    load: Callable[[Row, list[str]], Loaded]
+    load: Callable[[list[Task]], list[Loaded | Dropped]]
     encode: Callable[[list[np.ndarray]], list[tuple[np.ndarray, ...]]]
     jobs: int | None = None  # threads; default: one a core
+    group: int = 1  # rows that are loaded together
 
     def check(self) -> PrepReport:
         """Loads every row and writes nothing; UserError where none is usable."""
@@ -84,30 +90,56 @@ class Pipeline:
     def _blocks(self, done: int) -> Iterator[list[Loaded | Dropped]]:
         """What became of the rows, a block at a time and in order, with AHEAD blocks under way."""
         pool = ThreadPoolExecutor(self.jobs or os.cpu_count())
-        waiting: deque[list[Future[Loaded | Dropped] | Dropped]] = deque()
+        waiting: deque[Callable[[], list[Loaded | Dropped]]] = deque()
         try:
             with _progress(len(self.rows), done) as advance:
                 for start in range(done, len(self.rows) + AHEAD * BLOCK, BLOCK):
-                    waiting.append([self._submit(pool, row) for row in self.rows[start : start + BLOCK]])
-                    if len(waiting) > AHEAD and (block := waiting.popleft()):
-                        yield [task.result() if isinstance(task, Future) else task for task in block]
+                    waiting.append(self._submit(pool, self.rows[start : start + BLOCK]))
+                    if len(waiting) > AHEAD and (block := waiting.popleft()()):
+                        yield block
                         advance(len(block))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _submit(self, pool: ThreadPoolExecutor, row: Row | BadRow) -> "Future[Loaded | Dropped] | Dropped":
+    def _submit(
+        self, pool: ThreadPoolExecutor, rows: list[Row | BadRow]
+    ) -> Callable[[], list[Loaded | Dropped]]:
+        """Starts loading a block; the result waits for it."""
+        checked = [self._check_texts(row) for row in rows]
+        tasks = [task for task in checked if not isinstance(task, Dropped)]
+        groups = [tasks[i : i + self.group] for i in range(0, len(tasks), self.group)]
+        return partial(_collect, checked, [pool.submit(self.load, group) for group in groups])
+
+    def _check_texts(self, row: Row | BadRow) -> Task | Dropped:
         if isinstance(row, BadRow):
             return Dropped(row.where, row.reason, row.detail)
         try:
-            return pool.submit(self._load, row, self.texts(row))
+            return row, self.texts(row)
         except Unusable as problem:
             return Dropped(row.where, *problem.args)
 
-    def _load(self, row: Row, texts: list[str]) -> Loaded | Dropped:
-        try:
-            return self.load(row, texts)
-        except Unusable as problem:
-            return Dropped(row.where, *problem.args)
+
+def one_by_one(load: Callable[[Row, list[str]], Loaded]) -> Callable[[list[Task]], list[Loaded | Dropped]]:
+    """Lifts a function that loads one row, or raises Unusable, to groups of them."""
+
+    def load_group(group: list[Task]) -> list[Loaded | Dropped]:
+        results: list[Loaded | Dropped] = []
+        for row, texts in group:
+            try:
+                results.append(load(row, texts))
+            except Unusable as problem:
+                results.append(Dropped(row.where, *problem.args))
+        return results
+
+    return load_group
+
+
+def _collect(
+    checked: list[Task | Dropped], futures: list[Future[list[Loaded | Dropped]]]
+) -> list[Loaded | Dropped]:
+    """What was loaded, with the rows that never went to a thread in their places."""
+    loaded = chain.from_iterable(future.result() for future in futures)
+    return [task if isinstance(task, Dropped) else next(loaded) for task in checked]
 
 
 def _kept(result: Loaded, arrays: tuple[np.ndarray, ...]) -> Kept:

@@ -12,9 +12,9 @@ import numpy as np
 from skipmodal.audio import AudioConfig, read_audio, spectrograms, trim_silence
 from skipmodal.data import sources
 from skipmodal.data import speak as engines
-from skipmodal.data.pipeline import Loaded, Pipeline, Unusable
+from skipmodal.data.pipeline import Loaded, Pipeline, Task, Unusable, one_by_one
 from skipmodal.data.sources import BadRow, Medium, Row
-from skipmodal.data.writer import PrepReport
+from skipmodal.data.writer import Dropped, PrepReport
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig, read_image
 from skipmodal.text import normalise
@@ -67,7 +67,7 @@ def prepare_image_text(
     """
     image = image or ImageConfig()
     name, rows = _read_source(source, layout, "image", val, test, limit)
-    load = _check_picture if dry_run else partial(_load_picture, config=image)
+    load = one_by_one(_check_picture if dry_run else partial(_load_picture, config=image))
     pipeline = Pipeline(rows, _captions, load, lambda pictures: [(each[None],) for each in pictures], jobs)
     if dry_run:
         return pipeline.check()
@@ -118,9 +118,16 @@ def prepare_text_speech(
     name, rows = _read_source(source, layout, "sentence" if speak else "audio", val, test, limit)
     voice = engines.parse(speak) if speak else None
     rules = _Rules(min_seconds, max_seconds, max_chars, trim_db)
-    load = partial(_check_recording if dry_run else _load_recording, config=audio, rules=rules, voice=voice)
+    if dry_run:
+        load = one_by_one(partial(_check_recording, rules=rules))
+    elif voice:
+        load = partial(_load_spoken, config=audio, rules=rules, voice=voice)
+    else:
+        load = one_by_one(partial(_load_recording, config=audio, rules=rules))
     encode = partial(_with_mels, config=audio, device=place)
-    pipeline = Pipeline(rows, partial(_transcript, rules=rules), load, encode, jobs)
+    pipeline = Pipeline(
+        rows, partial(_transcript, rules=rules), load, encode, jobs, group=voice.batch if voice else 1
+    )
     if dry_run:
         return pipeline.check()
     settings = {
@@ -233,14 +240,29 @@ def _check_picture(row: Row, texts: list[str]) -> Loaded:
 # ---------------------------------------------------------------- recordings
 
 
-def _load_recording(
-    row: Row, texts: list[str], config: AudioConfig, rules: _Rules, voice: engines.Voice | None
-) -> Loaded:
+def _load_recording(row: Row, texts: list[str], config: AudioConfig, rules: _Rules) -> Loaded:
     """int16 samples without the silence at both ends."""
+    return _trimmed(row, texts, _file(row), config, rules)
+
+
+def _load_spoken(
+    group: list[Task], config: AudioConfig, rules: _Rules, voice: engines.Voice
+) -> list[Loaded | Dropped]:
+    """The same of sentences that are spoken first; one that fails is found by speaking each alone."""
     try:
-        wav = read_audio(voice.speak(texts[0]) if voice else _file(row), config.sample_rate)
-    except (engines.EngineError, UserError) as error:
-        raise Unusable("engine failed" if voice else "unreadable audio", str(error)) from error
+        wavs = iter(voice.speak([texts[0] for _, texts in group]))
+    except engines.EngineError as error:
+        if len(group) == 1:
+            return [Dropped(group[0][0].where, "engine failed", str(error))]
+        return [result for task in group for result in _load_spoken([task], config, rules, voice)]
+    return one_by_one(lambda row, texts: _trimmed(row, texts, next(wavs), config, rules))(group)
+
+
+def _trimmed(row: Row, texts: list[str], source: Path | bytes, config: AudioConfig, rules: _Rules) -> Loaded:
+    try:
+        wav = read_audio(source, config.sample_rate)
+    except UserError as error:
+        raise Unusable("unreadable audio", str(error)) from error
     if np.abs(wav).max() < SILENCE:
         raise Unusable("only silence", f"{len(wav) / config.sample_rate:.2f} s")
     wav, cut = trim_silence(wav, rules.trim_db, pad=config.sample_rate // 40)
@@ -253,11 +275,9 @@ def _load_recording(
     return Loaded(row, texts, samples, seconds, cut / config.sample_rate)
 
 
-def _check_recording(
-    row: Row, texts: list[str], config: AudioConfig, rules: _Rules, voice: engines.Voice | None
-) -> Loaded:
+def _check_recording(row: Row, texts: list[str], rules: _Rules) -> Loaded:
     """Too long is not for a header to say: silence is yet to be cut."""
-    if voice:
+    if row.media is None:  # a sentence yet to be spoken
         return Loaded(row, texts, None)
     import soundfile
 

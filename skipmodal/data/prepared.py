@@ -8,12 +8,11 @@
     wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
     dropped.jsonl  one line a row that was left out: where, reason, detail
 
-An array above 2 GB continues in `wav.1.npy`, `wav.2.npy`, ...; offsets are global, no item straddles two.
+An array above 2 GB continues in `wav.1.npy`, `wav.2.npy`, ... (see shards.py); row numbers go on counting.
 While being written the folder is OUT.partial, whose journal says which source rows are done.
 """
 
 import json
-from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -22,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skipmodal.audio import AudioConfig
+from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 
@@ -31,6 +31,7 @@ SPLITS = ("train", "val", "test")
 INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sample", "samples")
 LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
 MAX_META_BYTES = 1 << 20
+CHECKED_ITEMS = 1 << 16  # of the index, at once
 
 
 class DatasetMeta(BaseModel):
@@ -83,7 +84,7 @@ class PreparedDataset:
             self._index = np.load(self.path / "index.npy", mmap_mode="r", allow_pickle=False)
             self._lines = np.memmap(self.path / "items.jsonl", dtype=np.uint8, mode="r")
             layout = array_layout(self.meta.image, self.meta.audio)
-            self._arrays = {name: _Shards(self.path, name, *layout[name]) for name in layout}
+            self._arrays = {name: ShardedArray(self.path, name, *layout[name]) for name in layout}
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(self.path, str(error)) from error
         self._check()
@@ -134,44 +135,25 @@ class PreparedDataset:
             raise _damaged(self.path, f"index.npy is {index.dtype} {index.shape}")
         if len(index) != items or items == 0:
             raise _damaged(self.path, f"index.npy has {len(index)} items, dataset.yaml {items}")
-        if index.min() < 0 or index[:, SPLIT].max() >= len(SPLITS) or index[-1, LINE] >= len(self._lines):
-            raise _damaged(self.path, "index.npy points outside the files, or items.jsonl is cut short")
-        if self._lines[-1] != ord("\n"):
-            raise _damaged(self.path, "items.jsonl is cut short")
         last = index[-1]
-        rows = {"images": len(index), "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
+        if self._lines[-1] != ord("\n") or last[LINE] >= len(self._lines):
+            raise _damaged(self.path, "items.jsonl is cut short")
+        rows = {"images": last[ROW] + 1, "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
         for name, array in self._arrays.items():
             if len(array) != rows[name]:
                 raise _damaged(self.path, f"{name}.npy has {len(array)} rows, the index {rows[name]}")
-
-
-class _Shards:
-    """One logical array in the files `name.npy`, `name.1.npy`, ..., mapped read-only."""
-
-    def __init__(self, folder: Path, name: str, dtype: str, row: tuple[int, ...]) -> None:
-        self.maps: list[np.ndarray] = []
-        self.starts: list[int] = []
-        total = 0
-        while (path := shard_path(folder, name, len(self.maps))).exists() or not self.maps:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            if array.dtype.str != dtype or array.shape[1:] != row:
-                raise ValueError(f"{path.name} is {array.dtype.str} {array.shape}, not {dtype} (..., *{row})")
-            self.maps.append(array)
-            self.starts.append(total)
-            total += len(array)
-        self.total = total
-
-    def __len__(self) -> int:
-        return self.total
-
-    def rows(self, first: int, count: int) -> np.ndarray:
-        shard = bisect_right(self.starts, first) - 1
-        start = first - self.starts[shard]
-        return np.asarray(self.maps[shard][start : start + count])
-
-
-def shard_path(folder: Path, name: str, shard: int) -> Path:
-    return folder / (f"{name}.{shard}.npy" if shard else f"{name}.npy")
+        for start in range(0, items, CHECKED_ITEMS):
+            part = index[start : start + CHECKED_ITEMS + 1]
+            here, after = part[:-1], part[1:]
+            rows_each = here[:, FRAMES] if self.meta.audio else 1
+            if (
+                part.min() < 0
+                or part[:, SPLIT].max() >= len(SPLITS)
+                or (after[:, LINE] <= here[:, LINE]).any()
+                or (after[:, ROW] != here[:, ROW] + rows_each).any()
+                or (after[:, SAMPLE] != here[:, SAMPLE] + here[:, SAMPLES]).any()
+            ):
+                raise _damaged(self.path, f"index.npy contradicts itself near item {start}")
 
 
 def _read_meta(path: Path) -> DatasetMeta:

@@ -14,10 +14,11 @@ INSTALL = {
     "piper": "pip install piper-tts",
 }
 TIMEOUT = 60.0  # seconds for one sentence
+PIPER_BATCH = 32  # sentences for one start of piper, which loads its model every time
 
 
 class EngineError(Exception):
-    """The engine failed on one sentence."""
+    """The engine failed on a sentence."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,30 @@ class Voice:
     def __str__(self) -> str:
         return f"{self.engine}:{Path(self.name).name}"
 
-    def speak(self, text: str) -> bytes:
-        """A wav file of the sentence; EngineError where the engine fails or takes more than TIMEOUT."""
-        text = " ".join(text.split())  # piper speaks line by line
-        with tempfile.TemporaryDirectory(prefix="skipmodal-") as folder:
-            wav = Path(folder) / "speech.wav"
-            if self.engine == "flite":
-                done = _call(["flite", "-voice", self.name, "-t", text, "-o", str(wav)])
-            elif self.engine == "espeak-ng":
-                done = _call(["espeak-ng", "-v", self.name, "-w", str(wav), "--stdin"], text)
-            else:
-                done = _call(["piper", "--model", self.name, "--output_file", str(wav)], text)
-            if done.returncode or not wav.is_file() or not wav.stat().st_size:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise EngineError(f"{self.engine} failed with exit status {done.returncode}: {last[:200]}")
-            return wav.read_bytes()
+    @property
+    def batch(self) -> int:
+        """How many sentences to give to `speak` at once."""
+        return PIPER_BATCH if self.engine == "piper" else 1
+
+    def speak(self, texts: list[str]) -> list[bytes]:
+        """A wav file of each sentence; EngineError where the engine fails on one or exceeds TIMEOUT."""
+        with tempfile.TemporaryDirectory(prefix="skipmodal-") as name:
+            folder = Path(name)
+            if self.engine == "piper":
+                lines = "".join(" ".join(text.split()) + "\n" for text in texts)  # one file a line
+                _call(["piper", "--model", self.name, "--output_dir", name], lines, TIMEOUT * len(texts))
+            for i, text in enumerate(texts):
+                wav = str(folder / f"{i}.wav")
+                if self.engine == "flite":
+                    _call(["flite", "-voice", self.name, "-t", text, "-o", wav])
+                elif self.engine == "espeak-ng":
+                    _call(["espeak-ng", "-v", self.name, "-w", wav, "--stdin"], text)
+            # Piper names its files by the clock: numbers in the order of the lines.
+            files = sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name))
+            wavs = [path.read_bytes() for path in files]
+            if len(wavs) != len(texts):
+                raise EngineError(f"{self.engine} wrote {len(wavs)} files for {len(texts)} sentences")
+            return wavs
 
 
 def parse(spec: str) -> Voice:
@@ -58,23 +68,27 @@ def parse(spec: str) -> Voice:
     try:
         if engine == "flite":
             # Asked for a voice it doesn't have, flite speaks with another one; so its list decides.
-            voices = _call(["flite", "-lv"]).stdout.partition(":")[2].split()
+            voices = _call(["flite", "-lv"]).partition(":")[2].split()
             if name not in voices:
                 raise UserError(f"--speak {spec}: no such voice; flite has {', '.join(sorted(voices))}")
-        voice.speak("one two three")
+        voice.speak(["one two three"])
     except EngineError as error:
         raise UserError(f"--speak {spec}: this voice does not speak ({error})") from error
     return voice
 
 
-def _call(command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs an engine without a shell, and in its own session: Ctrl-C must not count as a failed sentence."""
+def _call(command: list[str], stdin: str = "", timeout: float = TIMEOUT) -> str:
+    """What an engine prints, run without a shell, and in its own session: Ctrl-C must not fail a sentence."""
     try:
-        return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=TIMEOUT,
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout,
             start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"{command[0]} took more than {TIMEOUT:.0f} s") from error
+        raise EngineError(f"{command[0]} took more than {timeout:.0f} s") from error
     except (OSError, ValueError) as error:
         raise EngineError(f"{command[0]} cannot be run ({error})") from error
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"{command[0]} exit status {done.returncode}: {last[:200]}")
+    return done.stdout

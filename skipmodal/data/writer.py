@@ -1,9 +1,6 @@
 """Writes a prepared dataset: append-only into OUT.partial, resumable, renamed to OUT when complete."""
 
-import io
 import json
-import math
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,7 +13,8 @@ import numpy as np
 import yaml
 
 from skipmodal.audio import AudioConfig
-from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout, partial_path, shard_path
+from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout, partial_path
+from skipmodal.data.shards import GrowingArray, sync
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 
@@ -121,6 +119,7 @@ class DatasetWriter:
             AudioConfig.model_validate(audio) if audio else None,
         )
         self._shard_bytes = shard_bytes
+        self._arrays: list[GrowingArray] = []
         _refuse_existing(out, self.folder, overwrite)
         try:
             self._open(overwrite)
@@ -143,7 +142,7 @@ class DatasetWriter:
         for array in self._arrays:
             array.flush()
         self._journal.write(_json_line(records))
-        _sync(self._journal)
+        sync(self._journal)
 
     def finish(self) -> PrepReport:
         """Writes index, items and dataset.yaml, and puts the folder in its place.
@@ -151,7 +150,7 @@ class DatasetWriter:
         Raises UserError, and leaves nothing behind, where no row was kept.
         """
         report = PrepReport()
-        index = _Growing(self.folder, "index", "<i8", (len(INDEX),), shard_bytes=None)
+        index = GrowingArray(self.folder, "index", "<i8", (len(INDEX),), shard_bytes=None)
         items = (self.folder / "items.jsonl").open("wb")
         dropped = (self.folder / "dropped.jsonl").open("wb")
         with items, dropped:
@@ -166,7 +165,7 @@ class DatasetWriter:
                 else:
                     dropped.write(_json_line(record))
             for file in (items, dropped):
-                _sync(file)
+                sync(file)
         if not report.kept:
             self._close()
             shutil.rmtree(self.folder)
@@ -178,7 +177,7 @@ class DatasetWriter:
         with (self.folder / "dataset.yaml").open("wb") as file:
             plain = meta.model_dump(exclude_none=True)
             file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
-            _sync(file)
+            sync(file)
         self._close()
         self._move()
         return report
@@ -203,12 +202,12 @@ class DatasetWriter:
         _lock(self._lock, self.folder)
         self._lock.seek(0)
         found = self._lock.read()
-        text = yaml.safe_dump(self.settings, allow_unicode=True).encode()
+        text = yaml.safe_dump(self.settings | {"shard_bytes": self._shard_bytes}, allow_unicode=True).encode()
         self._journal = (self.folder / "journal.jsonl").open("a+b")
-        problem = "was begun with other settings" if found not in (b"", text) else self._replay()
+        problem = self._replay() if found in (b"", text) else "an unfinished preparation with other settings"
         if problem and not overwrite:
             self._close()
-            raise UserError(f"{self.folder}: {problem}; to start anew, give --overwrite or remove it")
+            raise UserError(f"{self.folder}: {problem}; --overwrite starts anew")
         if problem:
             for path in self.folder.iterdir():
                 if path.name not in ("settings.yaml", "journal.jsonl"):
@@ -218,7 +217,7 @@ class DatasetWriter:
         if found != text:
             self._lock.truncate(0)
             self._lock.write(text)
-            _sync(self._lock)
+            sync(self._lock)
         for array in self._arrays:
             array.reopen()
 
@@ -226,19 +225,23 @@ class DatasetWriter:
         """Counts what the journal names, cuts its torn last line; returns why it can't be resumed, or ""."""
         self.done, good = 0, 0
         layout, limit = self._layout, self._shard_bytes
-        self._arrays = [_Growing(self.folder, name, *layout[name], limit) for name in layout]
+        self._arrays = [GrowingArray(self.folder, name, *layout[name], limit) for name in layout]
         self._journal.seek(0)
-        for line in self._journal:
-            if not line.endswith(b"\n"):
-                break
-            good += len(line)
-            for record in json.loads(line):
-                if self.digests[self.done : self.done + 1] != [record["digest"]]:
-                    return f"row {self.done + 1} of the source has changed since"
-                self.done += 1
-                if item := record.get("item"):
-                    for array, count in zip(self._arrays, _counts(item), strict=False):
-                        array.skip(count)
+        try:
+            for line in self._journal:
+                if not line.endswith(b"\n"):
+                    break
+                good += len(line)
+                for record in json.loads(line):
+                    if self.digests[self.done : self.done + 1] != [record["digest"]]:
+                        return f"row {self.done + 1} of the source has changed since"
+                    self.done += 1
+                    if item := record.get("item"):
+                        counts = (item["frames"], item["samples"]) if "frames" in item else (1,)
+                        for array, count in zip(self._arrays, counts, strict=True):
+                            array.skip(count)
+        except (ValueError, TypeError, KeyError):
+            return "its journal is damaged"
         if short := [array.name for array in self._arrays if array.is_short()]:
             return f"{short[0]}.npy is shorter than the journal says"
         self._journal.truncate(good)
@@ -269,99 +272,8 @@ class DatasetWriter:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _counts(item: dict[str, Any]) -> tuple[int, ...]:
-    """Rows of an item in each array."""
-    return (item["frames"], item["samples"]) if "frames" in item else (1,)
-
-
-class _Growing:
-    """An append-only array in shards `name.npy`, `name.1.npy`, ...; a block of rows never straddles two."""
-
-    def __init__(
-        self, folder: Path, name: str, dtype: str, row: tuple[int, ...], shard_bytes: int | None
-    ) -> None:
-        self.folder, self.name, self.dtype, self.row = folder, name, dtype, row
-        self.row_bytes = math.prod(row) * np.dtype(dtype).itemsize
-        self.limit = max(shard_bytes // self.row_bytes, 1) if shard_bytes else None
-        self.shard, self.rows, self.before = 0, 0, 0  # this shard, its rows, the rows of the shards before it
-        self.file: BinaryIO | None = None
-
-    def append(self, block: np.ndarray) -> int:
-        """Number of the block's first row, counted over all shards."""
-        shard, rows = self.shard, self.rows
-        first = self.skip(len(block))
-        if self.file and shard != self.shard:
-            self._close_shard(rows)
-        self.file = self.file or self._open_shard()
-        self.file.write(np.ascontiguousarray(block, dtype=self.dtype).tobytes())
-        return first
-
-    def skip(self, count: int) -> int:
-        """The bookkeeping of `append` alone, for rows that are on disk already."""
-        if self.limit and self.rows and self.rows + count > self.limit:
-            self.before, self.rows, self.shard = self.before + self.rows, 0, self.shard + 1
-        self.rows += count
-        return self.before + self.rows - count
-
-    def is_short(self) -> bool:
-        """Whether the shard being written lacks rows that were skipped."""
-        path = shard_path(self.folder, self.name, self.shard)
-        return self.rows > 0 and (not path.exists() or path.stat().st_size < self._end())
-
-    def reopen(self) -> None:
-        """Goes on after the rows that were skipped; what lies behind them is cut off."""
-        if self.rows:
-            self.file = shard_path(self.folder, self.name, self.shard).open("r+b")
-            self.file.truncate(self._end())
-            self.file.seek(0, os.SEEK_END)
-        later = self.shard + bool(self.rows)
-        while (path := shard_path(self.folder, self.name, later)).exists():
-            path.unlink()
-            later += 1
-
-    def flush(self) -> None:
-        if self.file:
-            _sync(self.file)
-
-    def finish(self) -> None:
-        self._close_shard(self.rows)
-
-    def close(self) -> None:
-        if self.file:
-            self.file.close()
-
-    def _end(self) -> int:
-        return len(self._header(0)) + self.rows * self.row_bytes
-
-    def _open_shard(self) -> BinaryIO:
-        file = shard_path(self.folder, self.name, self.shard).open("w+b")
-        file.write(self._header(0))
-        return file
-
-    def _close_shard(self, rows: int) -> None:
-        """The header has room for any number of rows; the true one goes in last."""
-        assert self.file
-        self.file.seek(0)
-        self.file.write(self._header(rows))
-        _sync(self.file)
-        self.file.close()
-        self.file = None
-
-    def _header(self, rows: int) -> bytes:
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": self.dtype, "fortran_order": False, "shape": (rows, *self.row)}
-        )
-        return header.getvalue()
-
-
 def _json_line(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
