@@ -92,6 +92,21 @@ def text_speech(
     _print(report, out, dry_run)
 
 
+@app.command("toy")
+def toy(
+    out: Annotated[Path, typer.Argument(help="A new folder for both datasets and the photos.")],
+    pictures: Annotated[int, typer.Option(min=10, help="Pictures, of all splits.")] = 2000,
+    sentences: Annotated[int, typer.Option(min=10, help="Spoken sentences, of all splits.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same data.")] = 0,
+    size: Size = 32,
+) -> None:
+    """Generated data to try everything with: coloured shapes, captions, and speech made of tones."""
+    from skipmodal.data.toy import prepare_toy
+
+    print(prepare_toy(out, pictures=pictures, sentences=sentences, seed=seed, size=size))
+    typer.echo(f"wrote {out}", err=True)
+
+
 def _print(report: "PrepReport", out: Path, dry_run: bool) -> None:
     """The summary on stdout; where it was written on stderr."""
     from rich.console import Console

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.signal import resample_poly
+from typer.testing import CliRunner
 
 from skipmodal.audio import read_audio, spectrograms, trim_silence
+from skipmodal.cli.app import app
 from skipmodal.data import toy
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import (
@@ -337,3 +339,12 @@ def test_failed_preparation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match="disk full"):
         prepare_toy(tmp_path / "toy", pictures=10, sentences=10)
     assert not (tmp_path / "toy").exists()
+
+
+def test_command_line(tmp_path: Path, one_thread: None) -> None:
+    arguments = f"prep toy {tmp_path}/toy --pictures 10 --sentences 20 --size 16".split()
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == "pictures: train 8, val 1, test 1"
+    assert result.stderr.splitlines()[-1] == f"wrote {tmp_path / 'toy'}"
+    assert PreparedDataset(tmp_path / "toy/image-text").image(0).shape == (16, 16, 3)
