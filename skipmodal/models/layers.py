@@ -120,6 +120,6 @@ class CBHG(nn.Module):
         y = torch.cat([conv(x, mask) for conv in self.bank], dim=2)
         # Width 2, stride 1, looking back: the step after the last valid one is padding.
         y = F.max_pool1d(y.transpose(1, 2), 2, stride=1, padding=1)[:, :, :-1].transpose(1, 2)
-        y = self.project_2(self.project_1(y, mask), mask)
+        y = self.project_2(self.project_1(y * mask[:, :, None], mask), mask)
         y = self.highways(self.resize(y + x))
         return self.gru(y, lengths) * mask[:, :, None]  # type: ignore[no-any-return]
