@@ -150,6 +150,7 @@ def say(caption: str, gain: float = 1.0) -> np.ndarray:
 
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.040, 0.005
+_TOLERANCE = 0.08  # of a tone's frequency: vocoded tones are blurred, and off by a few Hz
 _MIN_SECONDS = 0.050  # a chord held for less is a transition
 _BRIDGE_SECONDS = 0.015  # a break for less is still the same word
 _NEAR_SECONDS = 0.060  # loudness is judged against the loudest frame so near
@@ -183,11 +184,11 @@ def _frame_labels(wav: np.ndarray, sample_rate: int) -> np.ndarray:
     window = np.hanning(round(_WINDOW_SECONDS * sample_rate))
     n, hop = len(window), round(_HOP_SECONDS * sample_rate)
     frames = np.lib.stride_tricks.sliding_window_view(np.pad(wav, n), n)[::hop] * window
-    energy = np.square(frames).sum(1) + 1e-12
-    phases = 2 * np.pi * np.outer(np.arange(n), _GRID) / sample_rate
-    power = np.square(frames @ np.cos(phases)) + np.square(frames @ np.sin(phases))
-    # A tone's share of the frame's energy: 1 for a lone tone at a grid frequency, about 3 / n in white noise.
-    share = 2 * power * np.square(window).sum() / window.sum() ** 2 / energy[:, None]
+    power = np.square(np.abs(np.fft.rfft(frames, 2 * n)))
+    energy = power.sum(1) / n + 1e-12  # of the frame's samples
+    hertz = np.fft.rfftfreq(2 * n, 1 / sample_rate)
+    bands = np.abs(hertz[:, None] / _GRID - 1) < _TOLERANCE
+    share = power @ bands.astype(float) / (n * energy[:, None])  # of the frame's energy, by tone
 
     low, high = share[:, :_LOW], share[:, _LOW:]
     chord = low.argmax(1) * len(_GRID) + high.argmax(1) + _LOW

@@ -206,6 +206,10 @@ def test_timing_is_free() -> None:
     assert transcribe_tones(wav, RATE) == "big red star top"
 
 
+def test_tones_may_be_out_of_tune() -> None:
+    assert transcribe_tones(tones(500 * 1.04, 1260 * 0.96), RATE) == "big"
+
+
 def test_a_faint_echo_between_words_does_not_join_them() -> None:
     wav = np.concatenate([chord("red", 0.14), 0.1 * chord("red", 0.05), chord("red", 0.14)])
     assert transcribe_tones(wav, RATE) == "red red"
