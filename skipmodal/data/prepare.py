@@ -154,7 +154,7 @@ def _read_source(
     source: Path, layout: str, medium: Medium, val: float, test: float, limit: int | None
 ) -> tuple[str, list[Row | BadRow]]:
     """The layout's name and its rows, each with a split and an id of its own."""
-    if val < 0 or test < 0 or val + test >= 1:
+    if not (val >= 0 and test >= 0 and val + test < 1):
         raise UserError(f"val {val} and test {test}: not fractions that leave something to train on")
     name = sources.detect(source) if layout == "auto" else layout
     module = sources.load(name)

@@ -42,7 +42,7 @@ class Voice:
             folder = Path(name)
             if self.engine == "piper":
                 lines = "".join(" ".join(text.split()) + "\n" for text in texts)  # one file a line
-                _call(["piper", "--model", self.name, "--output_dir", name], lines, TIMEOUT * len(texts))
+                _call(["piper", "--model", self.name, "--output_dir", name], lines, sentences=len(texts))
             for i, text in enumerate(texts):
                 wav = str(folder / f"{i}.wav")
                 if self.engine == "flite":
@@ -77,15 +77,16 @@ def parse(spec: str) -> Voice:
     return voice
 
 
-def _call(command: list[str], stdin: str = "", timeout: float = TIMEOUT) -> str:
+def _call(command: list[str], stdin: str = "", sentences: int = 1) -> str:
     """What an engine prints, run without a shell, and in its own session: Ctrl-C must not fail a sentence."""
+    timeout = TIMEOUT * sentences
     try:
         done = subprocess.run(
             command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout,
             start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"{command[0]} took more than {timeout:.0f} s") from error
+        raise EngineError(f"{command[0]} took more than {timeout:g} s") from error
     except (OSError, ValueError) as error:
         raise EngineError(f"{command[0]} cannot be run ({error})") from error
     if done.returncode:

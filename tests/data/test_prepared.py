@@ -19,6 +19,11 @@ AUDIO = AudioConfig(sample_rate=8000, n_fft=256, win_length=200, hop_length=100,
 LENGTHS = (320, 500, 100, 250, 730, 99, 400)  # samples
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
 def speech_items() -> list[Kept]:
     rng = np.random.default_rng(0)
     items = []
@@ -158,7 +163,9 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
             PreparedDataset(tmp_path / "d")
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "!!python/object/apply:os.abort []", "\0", "x" * 2_000_000])
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "a: [", "!!python/object/apply:os.abort []", "\0", "x" * 2**21]
+)
 def test_hostile_descriptions_are_refused(tmp_path: Path, text: str) -> None:
     write_pictures(tmp_path / "d")
     (tmp_path / "d" / "dataset.yaml").write_text(text)
@@ -201,7 +208,7 @@ def test_nothing_is_unpickled(tmp_path: Path, name: str, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("row", "column", "value"),
-    [(0, 0, -1), (6, 0, 10**9), (2, 1, 3), (1, 2, -5), (6, 3, 9999), (6, 5, 9999), (3, 2, 9999), (2, 0, 9999)],
+    [(0, 0, -1), (6, 0, 10**9), (2, 1, 3), (1, 2, -5), (6, 3, 999), (6, 5, 999), (3, 2, 999), (2, 0, 999)],
 )
 def test_an_index_that_lies_is_refused(tmp_path: Path, row: int, column: int, value: int) -> None:
     write_speech(tmp_path / "d")

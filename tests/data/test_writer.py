@@ -19,6 +19,11 @@ SHARD = 1500  # bytes: two or three items
 DIGESTS = [f"digest {i}" for i in range(12)]
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
 def rows() -> list[Kept | Dropped]:
     rng = np.random.default_rng(0)
     result: list[Kept | Dropped] = []

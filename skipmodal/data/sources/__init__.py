@@ -95,7 +95,7 @@ def safe_id(raw: str) -> str:
     """An id that is also a harmless file name; one that must be changed gets a digest, so that none meet."""
     clean = re.sub(r"[^\w.-]", "_", raw).lstrip(".-")[:100]
     digest = hashlib.sha256(raw.encode(errors="replace")).hexdigest()
-    return clean if clean == raw else f"{clean}-{digest[:8]}"
+    return clean if raw and clean == raw else f"{clean or 'item'}-{digest[:8]}"
 
 
 def inside(folder: Path, name: str) -> Path | None:
