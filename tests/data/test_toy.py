@@ -170,6 +170,7 @@ NO_WORDS = {
     "two low tones": tones(500, 794, seconds=1),
     "three tones": tones(500, 1260, seconds=1) + 0.8 * tones(2001, seconds=1),
     "off the grid": tones(560, 1420, seconds=1),
+    "drowned": tones(500, 1260, seconds=1) + 2 * tones(3600, seconds=1),
     "too short": tones(500, 1260, seconds=0.03),
     "inaudible": 1e-3 * say("big red circle left"),
 }
