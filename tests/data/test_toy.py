@@ -1,6 +1,5 @@
 import csv
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +36,6 @@ def noise(shape: int | tuple[int, ...], deviation: float, seed: int = 0) -> np.n
 def tones(*hertz: float, seconds: float = 0.14) -> np.ndarray:
     t = np.arange(round(seconds * RATE)) / RATE
     return sum(0.25 * np.sin(2 * np.pi * f * t) for f in hertz).astype(np.float32)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take ten times as long where other processes hold the cores."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------- the partition
@@ -132,7 +120,7 @@ def test_a_word_is_three_decoder_steps_and_trimming_takes_nothing() -> None:
     assert trim_silence(wav)[1] == 0
 
 
-def test_heard_exactly_after_the_vocoder(one_thread: None) -> None:
+def test_heard_exactly_after_the_vocoder() -> None:
     import torch
 
     from skipmodal.vocoder import griffin_lim
@@ -316,7 +304,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 # ---------------------------------------------------------------- prepared datasets
 
 
-def test_prepared_datasets_hold_every_item(tmp_path: Path, one_thread: None) -> None:
+def test_prepared_datasets_hold_every_item(tmp_path: Path) -> None:
     out = tmp_path / "toy"
     report = prepare_toy(out, pictures=60, sentences=50, seed=2, size=32)
     assert sorted(path.name for path in out.iterdir()) == ["image-text", "photos", "raw", "text-speech"]
@@ -346,7 +334,7 @@ def test_failed_preparation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "toy").exists()
 
 
-def test_command_line(tmp_path: Path, one_thread: None) -> None:
+def test_command_line(tmp_path: Path) -> None:
     arguments = f"prep toy {tmp_path}/toy --pictures 10 --sentences 20 --size 16".split()
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
