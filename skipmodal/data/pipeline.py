@@ -4,9 +4,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -74,8 +74,9 @@ class Pipeline:
         """Prepares the dataset, going on where an earlier run of the same command was killed."""
         with DatasetWriter(out, settings, digests, overwrite=overwrite) as writer:
             try:
-                for block in self._blocks(writer.done):
-                    writer.commit(self._encoded(block))
+                with closing(self._blocks(writer.done)) as blocks:  # stops the threads whatever happens
+                    for block in blocks:
+                        writer.commit(self._encoded(block))
             except KeyboardInterrupt:
                 done = f"{writer.done} of {len(self.rows)} rows are done"
                 print(f"{done}; the same command resumes", file=sys.stderr)
@@ -87,7 +88,7 @@ class Pipeline:
         arrays = iter(self.encode(media))
         return [_kept(result, next(arrays)) if isinstance(result, Loaded) else result for result in block]
 
-    def _blocks(self, done: int) -> Iterator[list[Loaded | Dropped]]:
+    def _blocks(self, done: int) -> Generator[list[Loaded | Dropped]]:
         """What became of the rows, a block at a time and in order, with AHEAD blocks under way."""
         pool = ThreadPoolExecutor(self.jobs or os.cpu_count())
         waiting: deque[Callable[[], list[Loaded | Dropped]]] = deque()

@@ -13,6 +13,7 @@ While being written the folder is OUT.partial, whose journal says which source r
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -184,5 +185,5 @@ def _damaged(path: Path, detail: str) -> UserError:
 
 
 def partial_path(out: Path) -> Path:
-    """Where a dataset lies until it is complete."""
-    return out.with_name(f"{out.name}.partial")
+    """Where a dataset lies until it is complete: beside it."""
+    return Path(f"{os.path.abspath(out)}.partial")  # `.` and `..` have names too

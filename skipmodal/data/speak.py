@@ -13,7 +13,7 @@ INSTALL = {
     "espeak-ng": "apt install espeak-ng",
     "piper": "pip install piper-tts",
 }
-TIMEOUT = 60.0  # seconds for one sentence
+TIMEOUT = 30.0  # seconds for one sentence
 PIPER_BATCH = 32  # sentences for one start of piper, which loads its model every time
 
 

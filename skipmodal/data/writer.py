@@ -1,9 +1,11 @@
 """Writes a prepared dataset: append-only into OUT.partial, resumable, renamed to OUT when complete."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -19,7 +21,9 @@ from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 
 SHARD_BYTES = 2 << 30
+DESCRIBED = ("kind", "source", "licence", "image", "audio")  # settings that dataset.yaml repeats
 EXAMPLES = 3  # rows shown for each reason
+JOURNAL, SETTINGS, REPLACED = "journal.jsonl", "settings.yaml", "replaced"  # only in OUT.partial
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ class DatasetWriter:
         overwrite: bool = False,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
-        self.out, self.folder, self.settings, self.digests = out, partial_path(out), settings, digests
+        self.out, self.folder = Path(os.path.abspath(out)), partial_path(out)
+        self.settings, self.digests = settings, digests
         image, audio = settings.get("image"), settings.get("audio")
         self._layout = array_layout(
             ImageConfig.model_validate(image) if image else None,
@@ -121,34 +126,51 @@ class DatasetWriter:
         self._shard_bytes = shard_bytes
         self._arrays: list[GrowingArray] = []
         _refuse_existing(out, self.folder, overwrite)
-        try:
+        with _writing(self.folder):
             self._open(overwrite)
-        except OSError as error:
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        with suppress(OSError):  # a full disk was reported already; the journal doesn't name the rest
+            self._close()
 
     def commit(self, block: Iterable[Kept | Dropped]) -> None:
         """Writes what became of the next rows: all of the block survives a crash, or nothing."""
-        records = []
-        for row in block:
-            record = asdict(row) if isinstance(row, Dropped) else self._append(row)
-            records.append({"digest": self.digests[self.done]} | record)
-            self.done += 1
-        for array in self._arrays:
-            array.flush()
-        self._journal.write(_json_line(records))
-        sync(self._journal)
+        records: list[dict[str, Any]] = []
+        with _writing(self.folder):
+            for row in block:
+                record = asdict(row) if isinstance(row, Dropped) else self._append(row)
+                records.append({"digest": self.digests[self.done + len(records)]} | record)
+            for array in self._arrays:
+                array.flush()
+            self._journal.write(_json_line(records))
+            sync(self._journal)
+        self.done += len(records)
 
     def finish(self) -> PrepReport:
         """Writes index, items and dataset.yaml, and puts the folder in its place.
 
         Raises UserError, and leaves nothing behind, where no row was kept.
         """
+        with _writing(self.folder):
+            report = self._write_index()
+            if not report.kept:
+                self._close()
+                shutil.rmtree(self.folder)
+                raise no_usable_row(report)
+            described = {key: self.settings.get(key) for key in DESCRIBED}
+            meta = DatasetMeta.model_validate(described | report.counts()).model_dump(exclude_none=True)
+            with (self.folder / "dataset.yaml").open("wb") as file:
+                file.write(yaml.safe_dump(meta, sort_keys=False, allow_unicode=True).encode())
+                sync(file)
+            self._close()
+            self._move()
+        return report
+
+    def _write_index(self) -> PrepReport:
+        """index.npy, items.jsonl and dropped.jsonl, from the journal; completes the arrays."""
         report = PrepReport()
         index = GrowingArray(self.folder, "index", "<i8", (len(INDEX),), shard_bytes=None)
         items = (self.folder / "items.jsonl").open("wb")
@@ -166,20 +188,8 @@ class DatasetWriter:
                     dropped.write(_json_line(record))
             for file in (items, dropped):
                 sync(file)
-        if not report.kept:
-            self._close()
-            shutil.rmtree(self.folder)
-            raise no_usable_row(report)
         for array in (*self._arrays, index):
             array.finish()
-        described = {key: self.settings.get(key) for key in ("kind", "source", "licence", "image", "audio")}
-        meta = DatasetMeta.model_validate(described | report.counts())
-        with (self.folder / "dataset.yaml").open("wb") as file:
-            plain = meta.model_dump(exclude_none=True)
-            file.write(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
-            sync(file)
-        self._close()
-        self._move()
         return report
 
     def _append(self, row: Kept) -> dict[str, Any]:
@@ -198,19 +208,21 @@ class DatasetWriter:
     def _open(self, overwrite: bool) -> None:
         """Locks OUT.partial, and resumes it or starts it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "settings.yaml").open("a+b")
+        self._lock = (self.folder / SETTINGS).open("a+b")
         _lock(self._lock, self.folder)
         self._lock.seek(0)
         found = self._lock.read()
         text = yaml.safe_dump(self.settings | {"shard_bytes": self._shard_bytes}, allow_unicode=True).encode()
-        self._journal = (self.folder / "journal.jsonl").open("a+b")
+        self._journal = (self.folder / JOURNAL).open("a+b")
         problem = self._replay() if found in (b"", text) else "an unfinished preparation with other settings"
         if problem and not overwrite:
             self._close()
             raise UserError(f"{self.folder}: {problem}; --overwrite starts anew")
         if problem:
             for path in self.folder.iterdir():
-                if path.name not in ("settings.yaml", "journal.jsonl"):
+                if path.name == REPLACED:
+                    shutil.rmtree(path)
+                elif path.name not in (SETTINGS, JOURNAL):
                     path.unlink()
             self._journal.truncate(0)
             self._replay()
@@ -261,15 +273,22 @@ class DatasetWriter:
 
     def _move(self) -> None:
         """The old dataset makes way only now; the journal goes last, for it is what resuming needs."""
-        old = self.out.with_name(f"{self.out.name}.replaced")
-        if (old / "dataset.yaml").is_file():
-            shutil.rmtree(old)
         if self.out.exists():
-            self.out.rename(old)
+            self.out.rename(self.folder / REPLACED)
         self.folder.rename(self.out)
-        for name in ("journal.jsonl", "settings.yaml"):
+        for name in (JOURNAL, SETTINGS):
             (self.out / name).unlink()
-        shutil.rmtree(old, ignore_errors=True)
+        if (self.out / REPLACED).exists():
+            shutil.rmtree(self.out / REPLACED)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A full disk, say, is the user's to mend; what is done stays done."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def _json_line(value: object) -> bytes:
@@ -295,7 +314,7 @@ def _refuse_existing(out: Path, partial: Path, overwrite: bool) -> None:
             raise UserError(f"{out}: exists and is complete; --overwrite replaces it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not a prepared dataset; choose another name")
-    if partial.exists() and not (partial / "settings.yaml").is_file() and any(partial.iterdir()):
+    if partial.exists() and not (partial / SETTINGS).is_file() and any(partial.iterdir()):
         raise UserError(f"{partial}: in the way, and not a dataset being prepared; move it")
 
 

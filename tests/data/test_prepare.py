@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -319,6 +320,28 @@ def test_interrupted_it_resumes_without_doing_it_again(
     assert len(computed) == 1 + 4
     assert report.kept.total() == 6
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
+def test_an_error_stops_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C must not wait for what is still queued."""
+    monkeypatch.setattr(pipeline, "BLOCK", 2)
+    source, loaded = pictures(tmp_path, 8), []
+
+    def load(path: Path, config: ImageConfig) -> np.ndarray:
+        loaded.append(path)
+        time.sleep(0.1)
+        return read_image(path, config)
+
+    def fail(self: pipeline.Pipeline, block: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "read_image", load)
+    monkeypatch.setattr(pipeline.Pipeline, "_encoded", fail)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_image_text(source, tmp_path / "d", image=IMAGE, jobs=1)
+    at_once = len(loaded)
+    time.sleep(0.3)
+    assert len(loaded) == at_once <= 4
 
 
 def test_progress_is_a_line_now_and_then(

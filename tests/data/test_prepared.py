@@ -198,9 +198,15 @@ class _Bomb:
 
 
 @pytest.mark.parametrize("name", ["index.npy", "mel.npy"])
-def test_nothing_is_unpickled(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_nothing_is_unpickled(
+    tmp_path: Path, name: str, wrapped: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_speech(tmp_path / "d")
-    np.save(tmp_path / "d" / name, np.array([_Bomb()], dtype=object), allow_pickle=True)
+    if wrapped:
+        np.save(tmp_path / "d" / name, np.array([_Bomb()], dtype=object), allow_pickle=True)
+    else:
+        (tmp_path / "d" / name).write_bytes(pickle.dumps(_Bomb()))
     with pytest.raises(UserError, match="damaged"):
         PreparedDataset(tmp_path / "d")
     assert "unpickled" not in capsys.readouterr().out

@@ -9,6 +9,7 @@ import pytest
 
 from skipmodal.audio import AudioConfig
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.data.shards import GrowingArray
 from skipmodal.data.writer import DatasetWriter, Dropped, Kept
 from skipmodal.errors import UserError
 
@@ -102,6 +103,64 @@ def test_a_crash_while_finishing_is_resumed(
             write(tmp_path / "d")
     assert write(tmp_path / "d") == len(DIGESTS)
     assert contents(tmp_path / "d") == whole
+
+
+def test_a_crash_while_replacing_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "d", stop=None)
+    real, calls = Path.rename, 0
+
+    def crash(self: Path, target: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the old dataset has made way, the new one is not there yet
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    other = SETTINGS | {"licence": "other"}
+    for _ in range(2):
+        calls = 0 if (tmp_path / "d").exists() else 1
+        with DatasetWriter(tmp_path / "d", other, DIGESTS, overwrite=True) as writer:
+            writer.commit(rows()[writer.done :])
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "rename", crash)
+                with pytest.raises(KeyboardInterrupt):
+                    writer.finish()
+        assert [path.name for path in tmp_path.iterdir()] == ["d.partial"]
+        assert (tmp_path / "d.partial" / "replaced" / "dataset.yaml").exists()
+    with DatasetWriter(tmp_path / "d", other, DIGESTS) as writer:
+        assert writer.done == len(DIGESTS)
+        writer.finish()
+    assert PreparedDataset(tmp_path / "d").meta.licence == "other"
+    assert not (tmp_path / "d" / "replaced").exists()
+
+
+def test_a_full_disk_is_one_line_and_can_be_resumed(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    write(tmp_path / "d", stop=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(UserError, match=r"d.partial: cannot be written \(No space left on device\)"):
+            write(tmp_path / "d")
+    assert write(tmp_path / "d") in (3, 6)  # the journal may have reached the disk or not
+    assert contents(tmp_path / "d") == whole
+
+
+def test_headers_have_room_for_any_number_of_rows(tmp_path: Path) -> None:
+    array = GrowingArray(tmp_path, "x", "<f2", (80,), None)
+    assert len({len(array._header(rows)) for rows in (0, 1, 99_999, 10**15)}) == 1
+
+
+def test_the_folder_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match="not a prepared dataset"):
+        PreparedDataset(".")
+    write(Path("."))
+    assert len(PreparedDataset(tmp_path / "here")) == 9
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
