@@ -12,6 +12,7 @@ from skipmodal.errors import UserError
 Positive = Annotated[int, Field(gt=0)]
 Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from outside
 Weight = Annotated[float, Field(ge=0)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -44,6 +45,8 @@ class ModelConfig(_Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(128, description="LSTM units")
+    dropout: Dropout = Field(0.3, description="in the LSTMs of the text and speech decoders")
+    prenet_dropout: Dropout = Field(0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: tuple[Size, ...] = (256, 128)
     speech_decoder: Size = Field(256, description="GRU and LSTM units")
     frames_per_step: Size = Field(5, description="r")

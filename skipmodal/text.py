@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,10 +13,24 @@ CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz !'(),-.:;?"
 SYMBOLS = ("<pad>", "<s>", "</s>", *CHARACTERS)  # 66
 _ID = {symbol: i for i, symbol in enumerate(SYMBOLS)}
 
-# Typographic forms that Unicode decomposition leaves as they are.
-_ASCII = str.maketrans({"’": "'", "‘": "'", "“": "", "”": "", "–": "-", "—": "-", "…": ".", "ß": "ss"})
-_WORDS = {"&": " and ", "%": " percent ", "$": " dollars ", "#": " number ", "=": " equals ", "+": " plus "}
-_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?(?:st|nd|rd|th)?")
+# Typographic forms that Unicode decomposition leaves as they are, or would take apart.
+_ASCII = str.maketrans({
+    "’": "'", "‘": "'", "ʼ": "'", "´": "'", "“": "", "”": "", "…": ".",  # noqa: RUF001
+    "‐": "-", "‑": "-", "–": "-", "—": "-", "−": "-",  # noqa: RUF001
+    "ß": "ss", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+})  # fmt: skip
+_WORDS = {
+    "&": " and ", "%": " percent ", "#": " number ", "=": " equals ", "+": " plus ", "@": " at ",
+    "°": " degrees ", "⁄": " over ",  # noqa: RUF001
+    "$": " dollars ", "£": " pounds ", "€": " euros ",
+}  # fmt: skip
+_AMOUNT = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+_PRICE = re.compile(rf"([$£€]) ?({_AMOUNT})", re.ASCII)
+_NUMBER = re.compile(rf"{_AMOUNT}(?:st|nd|rd|th)?", re.ASCII | re.IGNORECASE)
+_DIGITS = str.maketrans({
+    "0": "zero ", "1": "one ", "2": "two ", "3": "three ", "4": "four ", "5": "five ", "6": "six ",
+    "7": "seven ", "8": "eight ", "9": "nine ", ".": "point ", **dict.fromkeys("stndrh"),
+})  # fmt: skip
 
 
 def normalise(text: str) -> str:
@@ -24,13 +38,16 @@ def normalise(text: str) -> str:
 
     Characters without a counterpart are removed, so the result may be empty (a CJK sentence, say).
     """
-    text = unicodedata.normalize("NFKD", text.translate(_ASCII)).encode("ascii", "ignore").decode()
+    text = unicodedata.normalize("NFKD", " ".join(text.split()).translate(_ASCII))
+    text = _PRICE.sub(r"\2\1", text)  # "$5" is read "five dollars"
     for sign, word in _WORDS.items():
         text = text.replace(sign, word)
-    text = _NUMBER.sub(_spell_number, text)
+    text = _NUMBER.sub(_spell_number, text.encode("ascii", "ignore").decode())
     text = "".join(c if c in _ID else " " if c.isspace() or c in "/\\_|" else "" for c in text)
-    text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r" +([!),.:;?])", r"\1", text)  # "a dog ." in tokenised captions
+    text = re.sub(r"\s+", " ", text.replace("''", "")).strip()
+    # Tokenised captions: "a dog ( running ) ." and "a dog 's toy".
+    text = re.sub(r" +([!),.:;?])|(\() +", r"\1\2", text)
+    return re.sub(r"(?<=[A-Za-z]) (n't|'(?:s|re|ve|ll|d|m))(?![A-Za-z'])", r"\1", text)
 
 
 def encode(text: str) -> list[int]:
@@ -53,8 +70,14 @@ def _engine() -> "inflect.engine":
 
 
 def _spell_number(match: re.Match[str]) -> str:
-    number = match.group().replace(",", "")
-    # A very long digit string is an identifier: spell it digit by digit.
-    parts = [d for d in number if d.isdigit()] if len(number) > 15 else [number]
-    words = " ".join(str(_engine().number_to_words(part)) for part in parts)
-    return f" {words.replace(',', '')} "
+    number = match.group().replace(",", "").lower()
+    # A very long number or one that starts with zeros is an identifier: spell it digit by digit.
+    if len(number) > 15 or re.match(r"0\d", number):
+        return f" {number.translate(_DIGITS)}"
+    return f" {_words(number)} "
+
+
+@lru_cache(maxsize=4096)
+def _words(number: str) -> str:
+    """ "21st" -> "twenty-first"; 50 microseconds or more, hence the cache."""
+    return str(_engine().number_to_words(number)).replace(",", "")

@@ -18,7 +18,7 @@ import numpy as np
 from skipmodal.data.sources import BadRow, Row
 from skipmodal.data.writer import DatasetWriter, Dropped, Kept, PrepReport, no_usable_row
 
-BLOCK = 128  # rows that are committed together
+BLOCK = 64  # rows that are committed together
 AHEAD = 2  # blocks being decoded while one is written
 SECONDS_A_LINE = 15.0  # between lines of progress where stderr is no terminal
 

@@ -45,8 +45,8 @@ class TextDecoder(nn.Module):
         self.width = config.text_decoder
         self.embed = nn.Embedding(len(SYMBOLS), self.width, padding_idx=PAD)
         self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both layers
-        self.lstm = nn.LSTM(self.width, self.width, 2, batch_first=True, dropout=0.3)
-        self.dropout = nn.Dropout(0.3)
+        self.lstm = nn.LSTM(self.width, self.width, 2, batch_first=True, dropout=config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.width, len(SYMBOLS))
 
     def initial_state(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,11 +102,11 @@ class SpeechDecoder(nn.Module):
     def __init__(self, config: ModelConfig, n_mels: int, n_linear: int) -> None:
         super().__init__()
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
-        self.prenet = Prenet(n_mels, config.prenet)
+        self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
         self.state = nn.Linear(config.d_k, 5 * self.width)  # GRU h, then h and c of both LSTM layers
         self.attention_rnn = nn.GRU(config.prenet[-1] + config.d_k, self.width, batch_first=True)
-        self.decoder_rnn = nn.LSTM(self.width + config.d_k, self.width, 2, batch_first=True, dropout=0.3)
-        self.dropout = nn.Dropout(0.3)
+        self.decoder_rnn = nn.LSTM(self.width + config.d_k, self.width, 2, batch_first=True, dropout=config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.width, self.r * n_mels)
         self.stop = nn.Linear(self.width, 1)
         channels = config.postnet_channels

@@ -44,7 +44,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class Prenet(nn.Sequential):
     """FC -> ReLU -> dropout, once per width (Tacotron's pre-net)."""
 
-    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float = 0.5) -> None:
+    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float) -> None:
         layers: list[nn.Module] = []
         for a, b in pairwise((width_in, *widths)):
             layers += [nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)]

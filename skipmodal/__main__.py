@@ -1,0 +1,5 @@
+"""`python -m skipmodal`."""
+
+from skipmodal.cli.app import main
+
+main()

@@ -1,0 +1,44 @@
+"""A tiny prepared toy world and a tiny recipe that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("COLUMNS", "200")  # help texts and tables are not wrapped
+torch.set_num_threads(1)  # tiny tensors: a second thread only waits
+
+TINY_MODEL = {
+    "n_k": 8, "d_k": 16, "heads": 2, "embedding": 16, "image_channels": [4, 4, 4, 8], "text_channels": 8,
+    "text_banks": 2, "speech_channels": [2, 4], "speech_gru": 8, "text_decoder": 8, "prenet": [8, 8],
+    "speech_decoder": 16, "postnet_channels": 8, "postnet_banks": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with image-text/, text-speech/ and photos/, 40 pictures and 30 sentences."""
+    from skipmodal.data.toy import prepare_toy
+
+    folder = tmp_path_factory.mktemp("toy") / "world"
+    prepare_toy(folder, pictures=40, sentences=30, size=16)
+    return folder
+
+
+@pytest.fixture
+def recipe(toy: Path):
+    """A tiny Recipe on the toy world."""
+    from skipmodal.config import parse_recipe
+
+    def make(**sections):
+        tree = {
+            "data": {"image_text": str(toy / "image-text"), "text_speech": str(toy / "text-speech"), "batch_size": 6},
+            "model": TINY_MODEL,
+            "train": {"max_steps": 4, "log_every": 2, "eval_every": 1000, "eval_items": 4, "sample_items": 2, "device": "cpu"},
+        }
+        for section, values in sections.items():
+            tree[section] = {**tree.get(section, {}), **values}
+        return parse_recipe(tree, "tiny")
+
+    return make

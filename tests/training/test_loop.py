@@ -1,0 +1,202 @@
+"""The loop: learns, resumes bit for bit, survives bad steps and signals, keeps the best."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from skipmodal.config import dump_recipe
+from skipmodal.data.batches import TrainingBatches
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import UserError
+from skipmodal.models.skipmodal import SkipModal
+from skipmodal.training import loop
+from skipmodal.training.checkpoint import load_trainer
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("sampling", ["mix", "alternate"])
+def test_training_lowers_the_losses_and_moves_every_parameter(recipe, tmp_path, capsys, sampling):
+    chosen = recipe(
+        train={"max_steps": 60, "log_every": 30, "eval_every": 30}, optim={"lr": 0.01},
+        data={"sampling": sampling}, loss={"text_from_text": 1.0},
+    )  # fmt: skip
+    torch.manual_seed(chosen.train.seed)
+    latest = loop.train(chosen, tmp_path / "run")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("val ")]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    audio, image = PreparedDataset(chosen.data.text_speech).meta.audio, PreparedDataset(chosen.data.image_text).meta.image
+    torch.manual_seed(chosen.train.seed)
+    fresh = SkipModal(chosen.model, audio, image).state_dict()
+    trained = weights(latest)
+    # A pre-batch-norm bias has no gradient to speak of; everything else must have moved.
+    still = [name for name, value in fresh.items() if torch.equal(value, trained[name])]
+    assert still == [], still
+
+
+def test_train_10_equals_train_5_and_resume_5(recipe, tmp_path):
+    def run(steps):
+        return recipe(train={"max_steps": steps}, optim={"accumulate": 2, "warmup_steps": 3})
+
+    straight = loop.train(run(10), tmp_path / "straight")
+    loop.train(run(5), tmp_path / "twice")
+    torch.manual_seed(99)  # the resumed run must not depend on the state it finds
+    twice = loop.train(run(10), tmp_path / "twice", resume=True)
+    assert_same(weights(straight), weights(twice))
+    a, b = load_trainer(straight), load_trainer(twice)
+    assert a["step"] == b["step"] == 10
+    assert a["best"] == b["best"]
+    for x, y in zip(a["optimizer"]["state"].values(), b["optimizer"]["state"].values(), strict=True):
+        assert torch.equal(x["exp_avg"], y["exp_avg"])
+
+
+def start(chosen, run, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(dump_recipe(chosen)))
+    command = [sys.executable, "-m", "skipmodal", "train", str(path), "--run", str(run), "--resume", "auto"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for(condition, process, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path):
+    def run(steps, minutes):
+        return recipe(train={"max_steps": steps, "eval_every": 1000, "checkpoint_minutes": minutes})
+
+    straight = loop.train(run(30, 60), tmp_path / "straight")
+    process = start(run(100_000, 0), tmp_path / "killed", tmp_path)  # a checkpoint after every step
+    latest = tmp_path / "killed" / "latest"
+    wait_for(latest.exists, process)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    at = load_trainer(loop.resolve_checkpoint(latest))["step"]
+    assert 0 < at
+    steps = max(30, at + 3)
+    if steps > 30:
+        straight = loop.train(run(steps, 60), tmp_path / "straight", resume=True)
+    resumed = loop.train(run(steps, 60), tmp_path / "killed", resume=True)
+    assert_same(weights(straight), weights(resumed))
+
+
+def test_an_interrupt_saves_and_exits_130(recipe, tmp_path):
+    run = tmp_path / "run"
+    process = start(recipe(train={"max_steps": 100_000, "eval_every": 3, "checkpoint_minutes": 60}), run, tmp_path)
+    wait_for((run / "best").exists, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume auto" in err
+    assert "Traceback" not in err
+    assert load_trainer(run / "latest")["step"] >= 3
+
+
+def test_a_crash_between_two_renames_loses_nothing(recipe, tmp_path):
+    run = tmp_path / "run"
+    latest = loop.train(recipe(train={"max_steps": 2}), run)
+    latest.rename(run / "latest.old")  # what a crash at the worst moment leaves
+    (run / "latest.partial").mkdir()
+    loop.train(recipe(train={"max_steps": 4}), run, resume=True)
+    assert load_trainer(run / "latest")["step"] == 4
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["best", "latest", "tensorboard"]
+
+
+def test_non_finite_steps_are_skipped_and_counted(recipe, tmp_path, capsys, monkeypatch):
+    whole = TrainingBatches.__getitem__
+
+    def broken(self, number):
+        batch = whole(self, number)
+        if number == 1:
+            batch.mel[0, 0, 0] = float("nan")
+        return batch
+
+    monkeypatch.setattr(TrainingBatches, "__getitem__", broken)
+    latest = loop.train(recipe(), tmp_path / "run")
+    assert load_trainer(latest)["skipped"] == 1
+    assert all(torch.isfinite(value).all() for value in weights(latest).values() if value.is_floating_point())
+    assert "skipped 1" in capsys.readouterr().err
+
+
+def test_too_many_non_finite_steps_stop_with_the_items(recipe, tmp_path, monkeypatch):
+    whole = TrainingBatches.__getitem__
+
+    def broken(self, number):
+        batch = whole(self, number)
+        batch.images.fill_(float("inf"))
+        return batch
+
+    monkeypatch.setattr(TrainingBatches, "__getitem__", broken)
+    with pytest.raises(UserError, match=r"3 steps in a row .* train-0"):
+        loop.train(recipe(optim={"max_bad_steps": 3}, train={"max_steps": 9}), tmp_path / "run")
+
+
+def test_runs_are_not_overwritten_and_changes_are_refused(recipe, tmp_path):
+    loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
+    with pytest.raises(UserError, match="--resume auto"):
+        loop.train(recipe(), tmp_path / "run")
+    with pytest.raises(UserError, match=r"model\.n_k, data\.batch_size"):
+        loop.train(recipe(model={"n_k": 9}, data={"batch_size": 4}), tmp_path / "run", resume=True)
+
+
+def test_unfit_data_are_named(recipe, toy, tmp_path):
+    with pytest.raises(UserError, match="is a text-speech dataset where image-text is needed"):
+        loop.train(recipe(data={"image_text": str(toy / "text-speech")}), tmp_path / "run")
+
+
+def test_best_is_the_lowest_validation_loss(recipe, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(loop, "validate", lambda *_: {"loss": next(losses)})
+    loop.train(recipe(train={"max_steps": 6, "eval_every": 2}), tmp_path / "run")
+    assert load_trainer(tmp_path / "run" / "best")["step"] == 4
+
+
+def test_mixed_precision_is_not_used_on_the_cpu_and_says_so(recipe, tmp_path, capsys):
+    mixed = loop.train(recipe(optim={"precision": "bf16"}), tmp_path / "mixed")
+    assert "training in fp32" in capsys.readouterr().err
+    assert_same(weights(mixed), weights(loop.train(recipe(), tmp_path / "full")))
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"), [("none", [0.5, 1, 1, 1]), ("cosine", [0.5, 1, 1, 0.505]), ("rsqrt", [0.5, 1, 1, 2**-0.5])]
+)
+def test_schedule(recipe, decay, expected):
+    config = recipe(optim={"warmup_steps": 2, "decay": decay}).optim
+    factors = [loop._schedule(config, step, 6) for step in (0, 1, 2, 3 if decay != "cosine" else 4)]
+    if decay == "rsqrt":
+        factors[2] = loop._schedule(config, 1, 6)
+    assert factors == pytest.approx(expected)
+
+
+def test_tensorboard_has_curves_plots_audio_and_captions(recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    loop.train(recipe(), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/mel", "train/steps_per_second", "val/loss", "val/text_from_image"} <= set(tags["scalars"])
+    assert {"samples/text2speech", "samples/alignment_memory", "samples/picture_and_text2img/0"} <= set(tags["images"])
+    assert {"samples/img2speech_0", "samples/text2speech_0"} <= set(tags["audio"])
