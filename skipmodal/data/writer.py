@@ -133,8 +133,7 @@ class DatasetWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # a full disk was reported already; the journal doesn't name the rest
-            self._close()
+        self._close()
 
     def commit(self, block: Iterable[Kept | Dropped]) -> None:
         """Writes what became of the next rows: all of the block survives a crash, or nothing."""
@@ -266,10 +265,9 @@ class DatasetWriter:
             yield from json.loads(line)
 
     def _close(self) -> None:
-        for array in self._arrays:
-            array.close()
-        self._journal.close()
-        self._lock.close()
+        for close in (*(array.close for array in self._arrays), self._journal.close, self._lock.close):
+            with suppress(OSError):  # a full disk was reported already; the journal doesn't name the rest
+                close()
 
     def _move(self) -> None:
         """The old dataset makes way only now; the journal goes last, for it is what resuming needs."""

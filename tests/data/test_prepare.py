@@ -337,11 +337,12 @@ def test_an_error_stops_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(prepare, "read_image", load)
     monkeypatch.setattr(pipeline.Pipeline, "_encoded", fail)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:  # which keeps every frame alive, as a traceback does
         prepare_image_text(source, tmp_path / "d", image=IMAGE, jobs=1)
     at_once = len(loaded)
     time.sleep(0.3)
     assert len(loaded) == at_once <= 4
+    assert stopped.tb
 
 
 def test_progress_is_a_line_now_and_then(

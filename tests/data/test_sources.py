@@ -180,6 +180,9 @@ def test_an_open_quote_costs_one_line(tmp_path: Path) -> None:
     rows, bad = read(table(tmp_path, f'image,text\nx.jpg,"never closed\n{lines}'))
     assert len(rows) == 50
     assert bad_lines(bad) == [(2, "malformed quotes")]
+    rows, bad = read(table(tmp_path, f'image,text\nx.jpg,"never closed\n{lines}z.jpg,9"\n'))
+    assert len(rows) == 51  # not all swallowed by the text of x.jpg
+    assert rows[-1].texts == ('9"',)
 
 
 def test_quotation_marks_in_tsv(tmp_path: Path) -> None:

@@ -149,6 +149,26 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(
     assert contents(tmp_path / "d") == whole
 
 
+def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    picture = Kept("a", "train", ["b"], (np.zeros((1, 16, 16, 3), np.uint8),))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+        with (
+            pytest.raises(UserError, match="cannot be written"),
+            DatasetWriter(tmp_path / "d", PICTURES, DIGESTS) as writer,
+        ):
+            writer.commit([picture] * 12)  # 9 kB
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with DatasetWriter(tmp_path / "d", PICTURES, DIGESTS) as writer:
+        assert writer.done == 0
+        writer.commit([picture] * 12)
+        writer.finish()
+    assert len(PreparedDataset(tmp_path / "d")) == 12
+
+
 def test_headers_have_room_for_any_number_of_rows(tmp_path: Path) -> None:
     array = GrowingArray(tmp_path, "x", "<f2", (80,), None)
     assert len({len(array._header(rows)) for rows in (0, 1, 99_999, 10**15)}) == 1
