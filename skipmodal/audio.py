@@ -5,6 +5,7 @@ A spectrogram is 20 log10 of the magnitude less `ref_db`, scaled so that `floor_
 """
 
 import io
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -18,20 +19,22 @@ if TYPE_CHECKING:
     import torch
 
 MAX_INPUT_SECONDS = 600  # longer files are refused before they are decoded
+_BLOCK = 65536  # frames
+_UNKNOWN = 2**62  # what libsndfile calls the length of a streamed flac
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 class AudioConfig(BaseModel):
     """Every number between a waveform and a spectrogram; stored in datasets and checkpoints."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sample_rate: Annotated[int, Field(ge=4000, le=96000, description="Hz")] = 16000
-    n_fft: Annotated[int, Field(ge=64, le=8192)] = 2048
+    n_fft: Annotated[int, Field(ge=64, le=8192, multiple_of=2)] = 2048
     win_length: Annotated[int, Field(ge=32, description="samples, 50 ms")] = 800
     hop_length: Annotated[int, Field(ge=8, description="samples, 12.5 ms")] = 200
     n_mels: Annotated[int, Field(ge=4, le=512)] = 80
-    preemphasis: Annotated[float, Field(ge=0, lt=1)] = 0.97
+    preemphasis: Annotated[float, Field(ge=0, le=0.999)] = 0.97
     ref_db: float = 20.0
     floor_db: Annotated[float, Field(lt=0)] = -100.0
     power: Annotated[float, Field(gt=0, description="magnitude ** power before Griffin-Lim")] = 1.5
@@ -63,16 +66,26 @@ def read_audio(source: Path | bytes, sample_rate: int, max_seconds: float = MAX_
 
     name = str(source) if isinstance(source, Path) else "audio on stdin"
     try:
-        with soundfile.SoundFile(source if isinstance(source, Path) else io.BytesIO(source)) as file:
-            if file.frames > max_seconds * file.samplerate:
-                seconds = file.frames / file.samplerate
-                raise UserError(f"{name}: {seconds:.0f} s of audio, the limit is {max_seconds:.0f} s; cut it first")
-            # The header's frame count is not trusted: the read itself is bounded.
-            wav = file.read(int(max_seconds * file.samplerate) + 1, dtype="float32", always_2d=True)
+        regular = isinstance(source, Path) and source.is_file()
+        data = source.read_bytes() if isinstance(source, Path) and not regular else source  # libsndfile seeks
+        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             rate = file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
+            if file.frames >= _UNKNOWN:
+                raise UserError(f"{name}: its header does not say how long it is; convert it to wav first")
+            if file.frames > max_seconds * rate:
+                seconds = f"{file.frames / rate:.1f} s of audio, the limit is {max_seconds:g} s"
+                raise UserError(f"{name}: {seconds}; cut it first")
+            # The header's frame count is not trusted with memory: what is there is read piece by piece.
+            blocks = [np.zeros(0, np.float32)]
+            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1))
+            wav = np.concatenate(blocks)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{name}: cannot be read as audio ({error.error_string})") from error
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from error
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:  # TypeError: headerless formats
         raise UserError(f"{name}: cannot be read as audio ({error})") from error
-    wav = wav.mean(axis=1)
     if not wav.size:
         raise UserError(f"{name}: contains no samples")
     if not np.isfinite(wav).all():
@@ -81,22 +94,29 @@ def read_audio(source: Path | bytes, sample_rate: int, max_seconds: float = MAX_
         import librosa
 
         wav = librosa.resample(wav, orig_sr=rate, target_sr=sample_rate)
-    return np.ascontiguousarray(wav, dtype=np.float32)
+    # Decoded float, ogg and mp3, and resampling, go beyond full scale.
+    return np.ascontiguousarray(wav / max(np.abs(wav).max(), 1), dtype=np.float32)
 
 
 def write_audio(target: Path | BinaryIO, wav: np.ndarray, sample_rate: int) -> None:
     """Writes 16-bit mono audio; a path's suffix picks wav, flac or ogg, a stream gets wav.
 
-    Files appear complete or not at all. The bytes go through memory because libsndfile seeks, and a pipe can't.
+    Files appear complete or not at all. The bytes go through memory: libsndfile seeks, and a pipe can't.
     """
     import soundfile
 
     if isinstance(target, Path) and target.suffix.lower() not in FORMATS:
         raise UserError(f"{target}: unknown audio suffix; use {', '.join(FORMATS)}")
+    wav = np.clip(np.asarray(wav, dtype=np.float32), -1.0, 1.0)
+    if not np.isfinite(wav).all():
+        name = target if isinstance(target, Path) else "audio"
+        raise UserError(f"{name}: not written, the waveform has samples that are not finite numbers")
     buffer = io.BytesIO()
     container = FORMATS[target.suffix.lower()] if isinstance(target, Path) else "WAV"
     subtype = "VORBIS" if container == "OGG" else "PCM_16"
-    soundfile.write(buffer, np.clip(wav, -1.0, 1.0), sample_rate, format=container, subtype=subtype)
+    with soundfile.SoundFile(buffer, "w", sample_rate, 1, subtype, format=container) as file:
+        for start in range(0, len(wav), _BLOCK):  # libsndfile's vorbis crashes on minutes in one piece
+            file.write(wav[start : start + _BLOCK])
     if not isinstance(target, Path):
         target.write(buffer.getvalue())
         return
@@ -110,12 +130,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # its folder may not even be one
+            partial.unlink(missing_ok=True)
 
 
 def trim_silence(wav: np.ndarray, top_db: float = 40.0, pad: int = 400) -> tuple[np.ndarray, float]:
-    """Cuts silence (`top_db` under the peak) at both ends, leaving `pad` samples; returns it and the samples cut.
+    """Cuts silence (`top_db` under the peak) at both ends but for `pad` samples; gives it and what was cut.
 
     Long silence at the start is the usual reason why attention never aligns.
     """
@@ -146,17 +168,19 @@ def magnitudes(linear: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
 def _stft_magnitude(wav: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
     """(B, samples) -> (B, frames, n_linear).
 
-    Frames are centred on zeros outside the waveform, so zero-padding an item leaves its own frames as they are.
+    Outside the waveform lie zeros, so zero-padding an item leaves its own frames as they are: pre-emphasis
+    looks one sample back, hence the sample after the last one.
     """
     import torch
     import torch.nn.functional as F
 
-    emphasised = wav - config.preemphasis * F.pad(wav, (1, 0))[:, :-1]
+    frames = config.frames(wav.shape[1])
+    emphasised = F.pad(wav, (0, 1)) - config.preemphasis * F.pad(wav, (1, 0))
     window = torch.hann_window(config.win_length, device=wav.device, dtype=wav.dtype)
     return torch.stft(
         emphasised, config.n_fft, config.hop_length, config.win_length, window,
         center=True, pad_mode="constant", return_complex=True,
-    ).abs().transpose(1, 2)  # fmt: skip
+    ).abs().transpose(1, 2)[:, :frames]  # fmt: skip
 
 
 def _to_unit(magnitude: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
