@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_CAPTION = 1000  # characters; more is not a caption
 SILENCE = 1e-3  # a recording that stays under this (-60 dB) is silent
-BATCH = 16  # recordings in one transform,
-BATCH_FRAMES = 1 << 15  # and their padded frames
+BATCH = 8  # recordings in one transform,
+BATCH_FRAMES = 4000  # and their padded frames: beyond 32 MB, each temporary array costs page faults
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def _check_recording(row: Row, texts: list[str], rules: _Rules) -> Loaded:
     path = _file(row)
     try:
         seconds = soundfile.info(path).duration
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless formats
         raise Unusable("unreadable audio", f"{path}: {error}") from error
     if seconds < rules.min_seconds:
         raise Unusable("too short", f"{seconds:.2f} s, the limit is {rules.min_seconds:g} s")
