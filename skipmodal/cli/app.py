@@ -4,7 +4,6 @@ Exit status: 0 done, 1 something the user can fix, 2 wrong usage, 130 interrupte
 Nothing here or in the command files imports torch before a command runs.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -50,7 +49,3 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("skipmodal: interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, say) has left; what is still buffered must not fail at shutdown.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)

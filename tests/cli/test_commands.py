@@ -1,0 +1,293 @@
+"""The command line as a user types it."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from skipmodal import load
+from skipmodal.audio import AudioConfig
+from skipmodal.config import parse_recipe
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+from skipmodal.models.skipmodal import SkipModal
+from skipmodal.training.checkpoint import Checkpoint, save_checkpoint
+from tests.conftest import TINY_MODEL
+
+AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, n_mels=8, griffin_lim_iters=3)
+COMMANDS = ("img2speech", "img2text", "speech2text", "speech2img", "text2speech", "text2img")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """An untrained checkpoint that stops after two steps, so that nothing hits a cap."""
+    torch.manual_seed(0)
+    recipe = parse_recipe({"model": TINY_MODEL}, "tiny")
+    net = SkipModal(recipe.model, AUDIO, ImageConfig(size=16))
+    net.speech_decoder.stop.bias.data.fill_(50.0)
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    save_checkpoint(folder, Checkpoint(net, recipe, AUDIO, ImageConfig(size=16)), "card")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.effect_noise((40, 30), 80).convert("RGB").save(path)
+    return path
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, np.sin(np.arange(8000) / 5) * 0.5, 8000)
+    return path
+
+
+def run(*args, stdin=b"", **options):
+    """The real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "skipmodal", *map(str, args)], input=stdin, capture_output=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def here(monkeypatch, capfdbinary):
+    """The same in this process, which has torch already: returns status, stdout and stderr."""
+    from skipmodal.cli.app import main
+
+    def call(*args, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["skipmodal", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+            if isinstance(status, str):
+                sys.stderr.write(status + "\n")
+                status = 1
+        out, err = capfdbinary.readouterr()
+        return status, out, err.decode()
+
+    return call
+
+
+def test_no_help_imports_torch():
+    commands = [[], ["prep"], ["prep", "image-text"], ["prep", "text-speech"], ["prep", "toy"], ["train"]]
+    commands += [[name] for name in COMMANDS]
+    script = f"""
+import sys
+from skipmodal.cli.app import app
+for command in {commands!r}:
+    try:
+        app([*command, '--help'])
+    except SystemExit as stop:
+        assert not stop.code, command
+    heavy = [name for name in ('torch', 'librosa', 'scipy', 'matplotlib') if name in sys.modules]
+    assert not heavy, (command, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ("img2speech", "train", "prep"):
+        assert word in done.stdout
+
+
+def test_version():
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"skipmodal 0.")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_direction_writes_what_it_says(here, model, photo, wav, tmp_path, command):
+    source, target = command.split("2")
+    item = {"img": photo, "speech": wav, "text": "a dog runs"}[source]
+    out = tmp_path / {"img": "o.png", "speech": "o.wav", "text": "o.txt"}[target]
+    status, stdout, err = here(command, item, "-m", model, "-o", out)
+    assert status == 0, err
+    assert stdout == b""
+    assert f"wrote {out}" in err
+    if target == "img":
+        assert Image.open(out).size == (16, 16)
+    elif target == "speech":
+        info = soundfile.info(out)
+        assert (info.samplerate, info.channels, info.frames) == (8000, 1, 4 * 64)
+    else:
+        assert out.read_text().endswith("\n")
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_many_inputs_one_file_each_in_the_chosen_format(here, model, photo, tmp_path, suffix):
+    twin = tmp_path / "other" / "photo.png"
+    twin.parent.mkdir()
+    Image.new("RGB", (8, 8), "red").save(twin)
+    out = tmp_path / "out"
+    status, _, err = here("img2speech", photo, twin, "-m", model, "-d", out, "--suffix", suffix, "--batch-size", "1")
+    assert status == 0, err
+    assert sorted(p.name for p in out.iterdir()) == [f"photo-2.{suffix}", f"photo.{suffix}"]
+    assert soundfile.info(out / f"photo.{suffix}").format == suffix.upper()
+
+
+def test_pipes_on_both_sides(model, photo):
+    speech = run("img2speech", "-", "-m", model, "-o", "-", stdin=photo.read_bytes())
+    assert speech.returncode == 0, speech.stderr
+    wav, rate = soundfile.read(io.BytesIO(speech.stdout))
+    assert (rate, len(wav)) == (8000, 256)
+    text = run("speech2text", "-", "-m", model, "--max-characters", "5", stdin=speech.stdout)
+    assert text.returncode == 0
+    assert len(text.stdout) <= 6
+    assert b"did not stop by itself" in text.stderr or len(text.stdout) < 6
+
+
+def test_sentences_from_stdin_and_json_lines(here, model, tmp_path):
+    out = tmp_path / "out"
+    status, stdout, _ = here("text2speech", "-", "-m", model, "-d", out, "--json", stdin=b"one dog\n\ntwo cats\n")
+    records = [json.loads(line) for line in stdout.splitlines()]
+    assert status == 0
+    assert [r["input"] for r in records] == ["one dog", "two cats"]
+    assert [r["output"] for r in records] == [str(out / "0001.wav"), str(out / "0002.wav")]
+    assert records[0]["seconds"] == pytest.approx(256 / 8000)
+    assert records[0]["capped"] is False
+
+
+def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    out = tmp_path / "out"
+    status, _, err = here("img2speech", bad, photo, tmp_path / "none.png", "-m", model, "-d", out)
+    assert status == 1
+    assert f"error: {bad}: cannot be read as a picture" in err
+    assert "2 of 3 inputs could not be read" in err
+    assert "Traceback" not in err
+    assert [p.name for p in out.iterdir()] == ["photo.wav"]
+
+
+def test_a_cap_is_reported(here, model, photo, tmp_path):
+    net = load(model, "cpu")
+    net.model.speech_decoder.stop.bias.data.fill_(-50.0)
+    folder = tmp_path / "endless"
+    save_checkpoint(folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), "")
+    out = tmp_path / "o.wav"
+    status, stdout, err = here("img2speech", photo, "-m", folder, "-o", out, "--max-seconds", "0.5", "--json")
+    assert status == 0
+    assert "did not stop by itself and was cut at 0.5 s" in err
+    assert json.loads(stdout)["capped"] is True
+    assert soundfile.info(out).duration < 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["a.jpg"], "say where the result goes"),
+        (["a.jpg", "b.jpg", "-o", "x.wav"], "-o takes one input"),
+        (["a.jpg", "-o", "x.mp3"], "unknown suffix"),
+        (["a.jpg", "-o", "nowhere/x.wav"], "does not exist"),
+        (["a.jpg", "-o", "x.wav", "-d", "out"], "exclude each other"),
+        (["a.jpg", "-o", "-", "--json"], "both write to stdout"),
+        (["-", "-", "-d", "out"], "more than once"),
+        (["a.jpg", "-o", "x.wav", "--device", "tpu"], "device 'tpu'"),
+    ],
+)
+def test_wrong_usage_is_one_line_before_the_model_loads(here, model, args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = here("img2speech", *args, "-m", model)
+    assert status == 1
+    assert out == b""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_wrong_options_exit_2(here, model):
+    assert here("img2speech", "a.jpg", "-m", model, "--no-such-option")[0] == 2
+    assert here("no-such-command")[0] == 2
+
+
+def test_failed_write_keeps_the_old_file(here, model, photo, tmp_path):
+    out = tmp_path / "o.wav"
+    out.write_bytes(b"precious")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    assert here("img2speech", bad, "-m", model, "-o", out)[0] == 1
+    assert out.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("breakage", ["missing", "format", "yaml", "weights", "shape", "huge", "pickle"])
+def test_damaged_checkpoints_are_refused_in_one_line(here, model, photo, tmp_path, breakage):
+    import shutil
+
+    import yaml
+
+    folder = tmp_path / "broken"
+    shutil.copytree(model, folder)
+    config = folder / "config.yaml"
+    tree = yaml.safe_load(config.read_text())
+    if breakage == "missing":
+        config.unlink()
+    elif breakage == "format":
+        config.write_text(yaml.safe_dump({**tree, "format": 99}))
+    elif breakage == "yaml":
+        config.write_text("a: [")
+    elif breakage == "weights":
+        (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    elif breakage == "shape":
+        tree["recipe"]["model"]["n_k"] = 9
+        config.write_text(yaml.safe_dump(tree))
+    elif breakage == "huge":
+        tree["recipe"]["model"]["d_k"] = 10**9
+        config.write_text(yaml.safe_dump(tree))
+    else:
+        torch.save({"a": 1}, folder / "model.safetensors")
+    status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
+    assert status == 1
+    assert str(folder) in err
+    assert err.count("\n") == 1
+
+
+def test_training_refuses_before_it_imports_torch():
+    script = "import sys; sys.argv = ['skipmodal', 'train', 'paper', 'optim.lrr=1']\nfrom skipmodal.cli.app import main\n"
+    script += "try: main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "did you mean optim.lr?" in done.stdout
+    assert done.stdout.strip().endswith("False")
+
+
+def test_a_closed_pipe_ends_quietly(model):
+    lines = "\n".join(["a dog"] * 40)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skipmodal", "text2img", "-", "-m", str(model), "-d", str(model.parent / "pipe"), "--json",
+         "--batch-size", "1"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdin.write(lines.encode())
+    process.stdin.close()
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(60) == 1
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_python_api_batch_equals_singles_and_text_is_normalised(model, toy):
+    translator = load(model, "cpu")
+    photos = sorted((toy / "photos").glob("*.png"))[:3]
+    together = translator.img2speech(photos)
+    for path, result in zip(photos, together, strict=True):
+        np.testing.assert_allclose(translator.img2speech([path])[0].value, result.value, atol=1e-4)
+    pixels = translator.text2img(["2 dogs .", "two dogs."])
+    np.testing.assert_array_equal(pixels[0].value, pixels[1].value)
+    with pytest.raises(UserError, match="no character"):
+        translator.text2speech(["犬"])
