@@ -308,13 +308,10 @@ def _with_mels(
 
 
 def mel_batch(wavs: list[np.ndarray], config: AudioConfig, device: "torch.device") -> list[np.ndarray]:
-    """int16 waveforms -> float16 mels (frames, n_mels), each what it would be alone.
-
-    A zero follows even the longest one: pre-emphasis looks one sample back, past the end of the shorter ones.
-    """
+    """int16 waveforms -> float16 mels (frames, n_mels), each what it would be alone."""
     import torch
 
-    padded = np.zeros((len(wavs), max(map(len, wavs)) + 1), dtype=np.float32)
+    padded = np.zeros((len(wavs), max(map(len, wavs))), dtype=np.float32)
     for row, wav in zip(padded, wavs, strict=True):
         row[: len(wav)] = wav / np.float32(32768)
     with torch.inference_mode():
