@@ -3,6 +3,8 @@
 The fast variant of Perraudin, Balazs and Sondergaard (WASPAA 2013), momentum 0.99.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,9 @@ MOMENTUM = 0.99
 
 
 @torch.no_grad()
-def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int | None = None) -> list[Tensor]:
+def griffin_lim(
+    linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int | None = None
+) -> list[Tensor]:
     """Waveforms of a padded batch; a batch gives the numbers of its items one by one.
 
     Args:
@@ -25,8 +29,11 @@ def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations
         B tensors of (frames - 1) * hop_length samples (one hop for a single frame), on the CPU.
     """
     lengths = lengths.to(linear.device)
+    if linear.shape[1] == 1:  # a hop of samples has two frames, of which the second is padding
+        linear = F.pad(linear, (0, 0, 0, 1))
     frame_mask = torch.arange(linear.shape[1], device=linear.device) < lengths[:, None]
-    magnitude = magnitudes(linear.float(), config) ** config.power * frame_mask[:, :, None]
+    magnitude = magnitudes(linear.float(), config) ** config.power
+    magnitude = magnitude.masked_fill(~frame_mask[:, :, None], 0)
     transform = _Transform(config, frame_mask)
     magnitude = transform.decimate(magnitude)
 
@@ -54,6 +61,7 @@ class _Transform:
         self.hop, self.win, self.n_fft, self.step = config.hop_length, config.win_length, config.n_fft, 1
         while self.win <= self.n_fft // 2 and self.n_fft % 2 == 0:
             self.n_fft, self.step = self.n_fft // 2, self.step * 2
+        self.left = (self.win + 1) // 2  # where `torch.stft` centres an odd window in its even transform
         batch, frames = frame_mask.shape
         self.samples = max((frames - 1) * self.hop, self.hop)
         self.window = torch.hann_window(self.win, device=frame_mask.device)
@@ -66,15 +74,14 @@ class _Transform:
         return magnitude[..., :: self.step].contiguous()
 
     def steady_phase(self, frames: int) -> Tensor:
-        """(frames, bins): each bin advances as a steady sinusoid would; deterministic, and better than noise."""
+        """(frames, bins): each bin advances as a steady sinusoid would; deterministic, better than noise."""
         bins = torch.arange(self.n_fft // 2 + 1, device=self.window.device, dtype=torch.float64)
         turns = torch.arange(frames, device=bins.device)[:, None] * (bins * self.hop / self.n_fft)
         return (2 * torch.pi * (turns % 1)).float()
 
     def forward(self, wav: Tensor) -> Tensor:
         """(B, samples) -> complex (B, frames, bins)."""
-        left = self.win // 2
-        frames = F.pad(wav, (left, self.win - left)).unfold(1, self.win, self.hop)
+        frames = F.pad(wav, (self.left, self.win - self.left)).unfold(1, self.win, self.hop)
         return torch.fft.rfft(frames * self.window, n=self.n_fft)
 
     def inverse(self, spectrum: Tensor) -> Tensor:
@@ -85,13 +92,13 @@ class _Transform:
     def _overlap_add(self, frames: Tensor) -> Tensor:
         total = (frames.shape[1] - 1) * self.hop + self.win
         added = F.fold(frames.transpose(1, 2), (1, total), (1, self.win), stride=(1, self.hop))[:, 0, 0]
-        left = self.win // 2
-        return added[:, left : left + self.samples]
+        return added[:, self.left : self.left + self.samples]
 
 
 def _deemphasis(wav: Tensor, coefficient: float) -> Tensor:
-    """y[t] = x[t] + coefficient * y[t - 1], as a product of spectra; the padding outlasts the filter's tail."""
-    n = wav.shape[1] + 2048
+    """y[t] = x[t] + coefficient * y[t - 1], as a product of spectra; padding outlasts the filter's tail."""
+    tail = math.ceil(math.log(1e-9) / math.log(coefficient)) if coefficient else 0
+    n = wav.shape[1] + max(tail, 2048)
     turns = torch.arange(n // 2 + 1, device=wav.device) / n
     response = 1 - coefficient * torch.polar(torch.ones_like(turns), -2 * torch.pi * turns)
     return torch.fft.irfft(torch.fft.rfft(wav, n=n) / response, n=n)[:, : wav.shape[1]]
