@@ -6,7 +6,7 @@ from scipy.signal import lfilter
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal.audio import AudioConfig, linear_spectrogram, magnitudes
-from skipmodal.vocoder import MOMENTUM, _deemphasis, _Transform, griffin_lim
+from skipmodal.vocoder import _deemphasis, _Transform, griffin_lim
 
 PAPER = AudioConfig()
 PLAIN = AudioConfig(power=1.0)
@@ -60,7 +60,7 @@ def test_converges_like_librosa():
             n_iter=30,
             hop_length=200,
             win_length=800,
-            momentum=MOMENTUM,
+            momentum=0.99,
             pad_mode="constant",
             random_state=seed,
         )
@@ -207,3 +207,12 @@ def test_the_transform_is_the_front_ends_and_its_inverse_is_exact(config):
     expected = np.abs(stft(wav[0], config)).T[None, :, :: transform.step]
     np.testing.assert_allclose(spectrum.abs(), expected, atol=1e-3)
     torch.testing.assert_close(transform.inverse(spectrum), wav, atol=1e-5, rtol=0)
+
+
+def test_the_first_phase_advances_at_the_centre_of_each_bin():
+    transform = _Transform(PAPER, torch.ones(1, 3, dtype=torch.bool))
+    phase = transform.steady_phase(3000).double()
+    frame, bins = torch.arange(3000)[:, None], torch.arange(513)
+    expected = 2 * torch.pi * ((frame * bins * 200) % 1024) / 1024  # in integers: exact in the last frame too
+    torch.testing.assert_close(torch.cos(phase), torch.cos(expected.double()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.sin(phase), torch.sin(expected.double()), atol=1e-5, rtol=0)
