@@ -1,12 +1,14 @@
-"""Pictures in and out: any photo a user has (EXIF, CMYK, grey, alpha, animated, huge) -> RGB square -> tensor."""
+"""Pictures in and out: any photo a user has (EXIF, CMYK, grey, alpha, animated, huge) -> RGB square."""
 
 import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from skipmodal.audio import write_atomic
@@ -15,7 +17,13 @@ from skipmodal.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-MAX_PIXELS = 200_000_000  # decoded size beyond which a file is refused
+MAX_PIXELS = 200_000_000  # a file with more is refused before it is decoded; telephones reach 199.9 million
+if Image.MAX_IMAGE_PIXELS is not None:  # Pillow itself refuses beyond twice this
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
+_BROKEN = (  # what Pillow's decoders raise for damaged files
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, NotImplementedError, OverflowError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -24,7 +32,7 @@ class ImageConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; the whole picture is kept, squeezed")] = 128
+    size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; all is kept, squeezed")] = 128
 
 
 def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
@@ -39,11 +47,16 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; our own bound decides
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{name}: {image.width} x {image.height} pixels is too large; scale it down first")
+                    raise Image.DecompressionBombError
                 image.draft("RGB", (2 * config.size, 2 * config.size))  # a huge JPEG is decoded at a fraction
                 return _square(image, config.size)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: cannot be read as a picture ({error})") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name}: is not a picture of a known format") from error
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{name}: cannot be read as a picture ({reason})") from error
 
 
 def write_image(target: Path | BinaryIO, pixels: np.ndarray) -> None:
@@ -51,7 +64,8 @@ def write_image(target: Path | BinaryIO, pixels: np.ndarray) -> None:
     if isinstance(target, Path) and target.suffix.lower() not in FORMATS:
         raise UserError(f"{target}: unknown picture suffix; use {', '.join(FORMATS)}")
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, FORMATS[target.suffix.lower()] if isinstance(target, Path) else "PNG")
+    container = FORMATS[target.suffix.lower()] if isinstance(target, Path) else "PNG"
+    Image.fromarray(pixels).save(buffer, container)
     if isinstance(target, Path):
         write_atomic(target, buffer.getvalue())
     else:
@@ -74,10 +88,11 @@ def to_pixels(tensor: "torch.Tensor") -> np.ndarray:
 
 def _square(image: Image.Image, size: int) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # 16-bit grey has no direct way to RGB
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255 / max(values.max(), 1) if values.max() > 255 else 1
-        image = Image.fromarray((values.clip(min=0) * scale).astype(np.uint8))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # no direct way to RGB, and no stated white
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0).clip(min=0)
+        peak = float(values.max())
+        white = next((white for white in (1, 255, 65535) if peak <= white), peak)
+        image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
