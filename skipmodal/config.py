@@ -1,6 +1,8 @@
 """The recipe: typed, validated, strict about unknown keys, with `extends` and `key=value` overrides."""
 
 import difflib
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +16,15 @@ Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from ou
 Weight = Annotated[float, Field(ge=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+MAX_BYTES = 100_000  # of a recipe
+MAX_LISTED = 20  # problems in one message
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -39,12 +46,13 @@ class ModelConfig(_Section):
     d_k: Size = Field(256, description="width of a basis vector, of z and of u")
     heads: Size = 4
     embedding: Size = Field(512, description="width of e")
-    image_channels: tuple[Size, ...] = (64, 128, 256, 512)
+    image_channels: Annotated[tuple[Size, ...], Field(min_length=1)] = (64, 128, 256, 512)
     text_channels: Size = 128
     text_banks: Size = Field(16, description="K of the text encoder's CBHG")
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(128, description="LSTM units")
+    text_context: bool = Field(False, description="D_txt sees u at every character, not in its first state alone")
     dropout: Dropout = Field(0.3, description="in the LSTMs of the text and speech decoders")
     prenet_dropout: Dropout = Field(0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: tuple[Size, ...] = (256, 128)
@@ -71,6 +79,7 @@ class LossConfig(_Section):
     text_from_text: Weight = Field(0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0
     adversary: Weight = Field(0.1, description="alpha")
+    adversary_ramp: Annotated[int, Field(ge=0)] = Field(0, description="steps over which the reversed gradient grows to alpha")
 
 
 class OptimConfig(_Section):
@@ -79,7 +88,7 @@ class OptimConfig(_Section):
     name: Literal["adam", "adamw"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 0.002
     weight_decay: Weight = 0.0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["none", "cosine", "rsqrt"] = "none"
     min_lr_ratio: Fraction = Field(0.01, description="where cosine decay ends, as a part of lr")
@@ -94,23 +103,23 @@ class TrainConfig(_Section):
 
     epochs: Positive = Field(100, description="passes over the larger dataset")
     max_steps: Positive | None = Field(None, description="stop earlier than `epochs` says")
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
     log_every: Positive = 20
     eval_every: Positive = 1000
     eval_items: Positive = Field(200, description="validation items of each dataset for the validation loss")
-    sample_items: Positive = Field(4, description="fixed validation items decoded free-running at each evaluation")
+    sample_items: Positive = Field(4, description="validation items decoded free-running at each evaluation")
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
 
 class Recipe(_Section):
     """A training run."""
 
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
-    optim: OptimConfig = OptimConfig()
-    train: TrainConfig = TrainConfig()
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -123,7 +132,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         key, sign, value = override.partition("=")
         if not sign or not key:
-            raise UserError(f"override {override!r}: write it as section.key=value, for example optim.lr=0.001")
+            raise UserError(f"override {override!r}: write it as section.key=value, as in optim.lr=0.001")
         node = tree
         *parents, leaf = key.split(".")
         for parent in parents:
@@ -145,17 +154,25 @@ def parse_recipe(tree: Any, name: str) -> Recipe:
 def describe(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """One line for every bad field, with the nearest known key for a misspelt one."""
     lines = []
-    for problem in error.errors():
+    known = _keys(model) if model else []
+    problems = error.errors(include_url=False)
+    for problem in problems[:MAX_LISTED]:
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key"
-            near = difflib.get_close_matches(where, _keys(model), 1, 0.7) if model else []
+            near = [key for key in known if key.endswith(f".{where.split('.')[-1]}")]
+            near = difflib.get_close_matches(where[:80], known, 1, 0.7) or near
             if near:
                 message += f", did you mean {near[0]}?"
+        elif problem["type"] == "model_type":
+            message = "must be a section with keys"
         elif problem["input"] is not None and not isinstance(problem["input"], dict):
-            message += f" (it is {problem['input']!r})"
+            shown = repr(problem["input"])
+            message += f" (it is {shown if len(shown) <= 80 else shown[:77] + '...'})"
         lines.append(f"{where}: {message}" if where else message)
+    if len(problems) > MAX_LISTED:
+        lines.append(f"and {len(problems) - MAX_LISTED} more")
     return "; ".join(lines)
 
 
@@ -177,25 +194,34 @@ def _recipes_folder() -> Path:
 
 def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+    if path.suffix not in (".yaml", ".yml") and not os.path.isfile(path):  # unlike Path's, it never raises
         path = _recipes_folder() / f"{name}.yaml"
-        if not path.is_file():
-            raise UserError(f"recipe {name!r}: no such file, and not one of the shipped: {', '.join(recipe_names())}")
+        if not os.path.isfile(path):
+            shipped = ", ".join(recipe_names())
+            raise UserError(f"recipe {name!r}: no such file, and not one of the shipped: {shipped}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path}: cannot be read ({error})") from error
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"recipe {path}: cannot be read ({error.strerror or error})") from error
+    if len(text) > MAX_BYTES:
+        raise UserError(f"recipe {path}: too large for a recipe")
     tree = _parse(text, f"recipe {path}") or {}
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path}: must be sections with keys")
     base = tree.pop("extends", None)
+    tree = {key: {} if value is None else value for key, value in tree.items()}  # a section without keys
     if base is None:
         return tree
+    if not isinstance(base, str):
+        raise UserError(f"recipe {path}: extends takes the name of one recipe")
     if path.resolve() in seen:
         raise UserError(f"recipe {path}: extends itself")
-    sibling = path.parent / f"{base}.yaml"
-    parent = _load_tree(str(sibling) if sibling.is_file() else str(base), (*seen, path.resolve()))
-    return _merge(parent, tree)
+    beside = [path.parent / base, path.parent / f"{base}.yaml"]
+    found = next((str(file) for file in beside if file.suffix and os.path.isfile(file)), base)
+    return _merge(_load_tree(found, (*seen, path.resolve())), tree)
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -206,11 +232,36 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML without what a recipe has no use for: aliases, which multiply, and keys given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            twice, _ = Counter(key.value for key, _ in node.value).most_common(1)[0]
+            problem = f"the key {twice!r} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return mapping
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: is not valid YAML ({' '.join(str(error).split())})") from error
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = error.problem or error.context
+        raise UserError(f"{where}: is not valid YAML ({place}{problem})") from error
+    except RecursionError as error:
+        raise UserError(f"{where}: is nested too deeply") from error
+    except Exception as error:  # a reader error, or what the constructors let through: 2001-99-99, !!int ''
+        raise UserError(f"{where}: is not valid YAML ({' '.join(str(error).split())[:200]})") from error
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

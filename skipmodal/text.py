@@ -2,11 +2,7 @@
 
 import re
 import unicodedata
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import inflect
+from functools import lru_cache
 
 PAD, BOS, EOS = 0, 1, 2
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz !'(),-.:;?"
@@ -24,9 +20,9 @@ _WORDS = {
     "°": " degrees ", "⁄": " over ",  # noqa: RUF001
     "$": " dollars ", "£": " pounds ", "€": " euros ",
 }  # fmt: skip
-_AMOUNT = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
-_PRICE = re.compile(rf"([$£€]) ?({_AMOUNT})", re.ASCII)
-_NUMBER = re.compile(rf"{_AMOUNT}(?:st|nd|rd|th)?", re.ASCII | re.IGNORECASE)
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+_PRICE = re.compile(rf"([$£€]) ?({_WHOLE}(?:\.\d+)?)", re.ASCII)
+_NUMBER = re.compile(rf"{_WHOLE}(?:\.\d+|st|nd|rd|th)?", re.ASCII | re.IGNORECASE)
 _DIGITS = str.maketrans({
     "0": "zero ", "1": "one ", "2": "two ", "3": "three ", "4": "four ", "5": "five ", "6": "six ",
     "7": "seven ", "8": "eight ", "9": "nine ", ".": "point ", **dict.fromkeys("stndrh"),
@@ -62,13 +58,6 @@ def decode(ids: list[int]) -> str:
     return "".join(SYMBOLS[i] for i in ids if i > EOS)
 
 
-@cache
-def _engine() -> "inflect.engine":
-    import inflect  # only texts with digits pay for it
-
-    return inflect.engine()
-
-
 def _spell_number(match: re.Match[str]) -> str:
     number = match.group().replace(",", "").lower()
     # A very long number or one that starts with zeros is an identifier: spell it digit by digit.
@@ -79,5 +68,10 @@ def _spell_number(match: re.Match[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def _words(number: str) -> str:
-    """ "21st" -> "twenty-first"; 50 microseconds or more, hence the cache."""
-    return str(_engine().number_to_words(number)).replace(",", "")
+    """ "21st" -> "twenty-first"; the cache because a conversion is slow next to everything else here."""
+    from num2words import num2words  # only texts with digits pay for it
+
+    whole, point, decimals = number.partition(".")
+    digits = whole.rstrip("stndrh")
+    words = str(num2words(int(digits), to="cardinal" if digits == whole else "ordinal")).replace(",", "")
+    return f"{words} {(point + decimals).translate(_DIGITS)}".rstrip()

@@ -53,6 +53,7 @@ def test_encode_refuses_what_was_not_normalised():
         ("the 1,000th", "the one thousandth"),
         ("1,23", "one, twenty-three"),
         ("3.14", "three point one four"),
+        ("3.5th", "three point five th"),
         (
             "0.12345678901234",
             "zero point one two three four five six seven eight nine zero one two three four",
@@ -62,7 +63,7 @@ def test_encode_refuses_what_was_not_normalised():
         # signs
         ("$5", "five dollars"),
         ("£1,000", "one thousand pounds"),
-        ("€ 2.50", "two point five zero euros"),
+        ("€ 2.50", "two point five euros"),
         ("$", "dollars"),
         ("50% off", "fifty percent off"),
         ("salt & pepper", "salt and pepper"),

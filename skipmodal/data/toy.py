@@ -26,7 +26,7 @@ from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig, write_image
 
 TOY_AUDIO = AudioConfig(
-    sample_rate=8000, n_fft=512, win_length=400, hop_length=100, n_mels=40,
+    sample_rate=8000, n_fft=512, win_length=400, hop_length=150, n_mels=40,
     preemphasis=0.0, ref_db=30.0, floor_db=-80.0, power=1.0,
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ _GRID = 500 * 1.26 ** np.arange(9)  # Hz: 500 ... 3176
 _LOW = 4  # the first four are the low ones
 _CHORDS = dict(zip(WORDS, product(range(_LOW), range(_LOW, len(_GRID))), strict=False))
 _WORD_OF = {chord: word for word, chord in _CHORDS.items()}
-_WORD_SAMPLES = 1500  # three decoder steps of five frames
+_WORD_SAMPLES = 1500  # two decoder steps of five frames
 _TONE_SAMPLES = 1100  # the rest is silence, a full analysis window between two words
 _FADE_SAMPLES = 80
 _AMPLITUDE = 0.25  # of each tone
@@ -129,9 +129,9 @@ def draw(caption: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def say(caption: str, gain: float = 1.0) -> np.ndarray:
-    """Words as tones: float32 samples at 8 kHz, 15 frames of `TOY_AUDIO` a word.
+    """Words as tones: float32 samples at 8 kHz, 10 frames of `TOY_AUDIO` a word.
 
-    The last hop is left off, so that centred frames number exactly 15 a word and lie symmetrically in it.
+    The last hop is left off, so that centred frames number exactly 10 a word and lie symmetrically in it.
     Raises UserError for words outside the language.
     """
     words = caption.split()

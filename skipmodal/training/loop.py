@@ -80,6 +80,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
         while step < steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.optim.lr * _schedule(recipe.optim, step, steps)
+            ramp = min(1.0, (step + 1) / max(recipe.loss.adversary_ramp, 1))
             statistics = [buffer.clone() for buffer in model.buffers()]
             names: list[str] = []
             for batch in islice(stream, recipe.optim.accumulate):
@@ -87,7 +88,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 batch = batch.to(device)
                 linear = batch.linear(audio) if len(batch.mel) else None
                 with autocast():
-                    outputs = model(batch, text_from_text=recipe.loss.text_from_text > 0)
+                    outputs = model(batch, ramp, text_from_text=recipe.loss.text_from_text > 0)
                 losses = compute_losses(outputs, batch, linear)
                 loss = total_loss(losses, recipe.loss)
                 scaler.scale(loss / recipe.optim.accumulate).backward()

@@ -116,7 +116,7 @@ def test_every_caption_is_heard_exactly() -> None:
 def test_a_word_is_three_decoder_steps_and_trimming_takes_nothing() -> None:
     wav = say("small white star bottom")
     assert wav.dtype == np.float32
-    assert TOY_AUDIO.frames(len(wav)) == 4 * 3 * 5
+    assert TOY_AUDIO.frames(len(wav)) == 4 * 2 * 5
     assert trim_silence(wav)[1] == 0
 
 
@@ -314,7 +314,7 @@ def test_prepared_datasets_hold_every_item(tmp_path: Path) -> None:
     assert pictures.meta.image == ImageConfig(size=32)
     assert speech.meta.audio == TOY_AUDIO
     assert speech.meta.trimmed_seconds == 0
-    assert set(speech.frames) == {60}
+    assert set(speech.frames) == {40}
     for i in range(len(pictures)):
         assert [read_picture(pictures.image(i))] == pictures.texts(i)
     for i in range(len(speech)):

@@ -1,0 +1,81 @@
+"""Batches: every item once an epoch, a function of seed and number, padded right."""
+
+import numpy as np
+import pytest
+import torch
+
+from skipmodal import text
+from skipmodal.config import DataConfig
+from skipmodal.data.batches import TrainingBatches, _Plan, collate, validation_batches
+from skipmodal.data.prepared import PreparedDataset
+
+
+@pytest.fixture
+def datasets(toy):
+    return PreparedDataset(toy / "image-text"), PreparedDataset(toy / "text-speech")
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ():
+    plan = _Plan(np.arange(100, 130), None, 5, (0, 0))
+    first, second = (np.concatenate([plan.batch(e * 6 + k) for k in range(6)]) for e in range(2))
+    assert sorted(first) == sorted(second) == list(range(100, 130))
+    assert list(first) != list(second)
+
+
+def test_items_left_over_by_whole_batches_are_not_always_the_same():
+    plan = _Plan(np.arange(11), None, 5, (0, 0))
+    missing = {(set(range(11)) - {i for k in range(2) for i in plan.batch(e * 2 + k)}).pop() for e in range(20)}
+    assert len(missing) > 3
+
+
+def test_batches_hold_items_of_about_equal_length():
+    lengths = np.random.default_rng(0).integers(50, 500, 640)
+    plan = _Plan(np.arange(640), lengths, 8, (0, 0))
+    spread = np.mean([np.ptp(lengths[plan.batch(k)]) for k in range(80)])
+    assert spread < 0.1 * np.ptp(lengths)
+    order = [lengths[plan.batch(k)].mean() for k in range(80)]
+    assert order != sorted(order)
+
+
+def test_mix_has_half_of_each_and_alternate_takes_turns(datasets):
+    mix = TrainingBatches(*datasets, DataConfig(batch_size=6), seed=0)[3]
+    assert (len(mix.images), len(mix.mel), len(mix.ids)) == (3, 3, 6)
+    turns = TrainingBatches(*datasets, DataConfig(batch_size=6, sampling="alternate"), seed=0)
+    a, b = turns[0], turns[1]
+    assert (len(a.images), len(a.mel)) == (6, 0)
+    assert (len(b.images), len(b.mel)) == (0, 6)
+
+
+def test_a_batch_is_a_function_of_seed_and_number(datasets):
+    def draw(seed, number):
+        return TrainingBatches(*datasets, DataConfig(batch_size=6), seed)[number]
+
+    assert draw(0, 17).names == draw(0, 17).names
+    assert draw(0, 17).names != draw(1, 17).names
+    stream = TrainingBatches(*datasets, DataConfig(batch_size=6), 0)
+    list(map(stream.__getitem__, range(17)))
+    assert stream[17].names == draw(0, 17).names
+
+
+def test_only_training_items_are_drawn(datasets):
+    stream = TrainingBatches(*datasets, DataConfig(batch_size=6), 0)
+    names = {name for number in range(3 * stream.per_epoch) for name in stream[number].names}
+    assert all(name.startswith("train") for name in names)
+    assert all(name.startswith("val") for batch in validation_batches(*datasets, 3, 4) for name in batch.names)
+
+
+def test_collate_pads_and_pairs(datasets):
+    a, b = datasets
+    items_a, items_b = a.indices("train")[:2], b.indices("train")[:3]
+    batch = collate(a, b, items_a, items_b, None)
+    expected = [a.texts(i)[0] for i in items_a] + [b.texts(i)[0] for i in items_b]
+    assert [text.decode(row) for row in batch.ids.tolist()] == expected
+    for row, n in zip(batch.ids, batch.lengths, strict=True):
+        assert row[n - 1] == text.EOS
+        assert (row[n:] == text.PAD).all()
+    assert batch.images.min() >= -1
+    assert batch.images.max() <= 1
+    assert torch.equal(batch.mel[0], torch.from_numpy(b.mel(items_b[0]).astype(np.float32)))
+    assert b.meta.audio
+    linear = batch.linear(b.meta.audio)
+    assert linear.shape[:2] == batch.mel.shape[:2]
