@@ -63,7 +63,7 @@ def test_encode_refuses_what_was_not_normalised():
         # signs
         ("$5", "five dollars"),
         ("£1,000", "one thousand pounds"),
-        ("€ 2.50", "two point five euros"),
+        ("€ 2.50", "two point five zero euros"),
         ("$", "dollars"),
         ("50% off", "fifty percent off"),
         ("salt & pepper", "salt and pepper"),
