@@ -30,8 +30,8 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which prepared datasets, and how batches are drawn from them."""
 
-    image_text: Path = Field(Path("prepared/image-text"), description="prepared dataset A")
-    text_speech: Path = Field(Path("prepared/text-speech"), description="prepared dataset B")
+    image_text: Path = Field(default=Path("prepared/image-text"), description="prepared dataset A")
+    text_speech: Path = Field(default=Path("prepared/text-speech"), description="prepared dataset B")
     sampling: Literal["mix", "alternate"] = "mix"
     batch_size: Annotated[int, Field(ge=2, description="items a step; mix takes half from each dataset")] = 8
     workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
@@ -42,24 +42,24 @@ class ModelConfig(_Section):
 
     memory: Literal["attention", "fc", "none"] = "attention"
     transformer: bool = True
-    n_k: Size = Field(128, description="basis vectors of the memory")
-    d_k: Size = Field(256, description="width of a basis vector, of z and of u")
+    n_k: Size = Field(default=128, description="basis vectors of the memory")
+    d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
     heads: Size = 4
-    embedding: Size = Field(512, description="width of e")
+    embedding: Size = Field(default=512, description="width of e")
     image_channels: Annotated[tuple[Size, ...], Field(min_length=1)] = (64, 128, 256, 512)
     text_channels: Size = 128
-    text_banks: Size = Field(16, description="K of the text encoder's CBHG")
+    text_banks: Size = Field(default=16, description="K of the text encoder's CBHG")
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
-    text_decoder: Size = Field(128, description="LSTM units")
-    text_context: bool = Field(False, description="D_txt sees u at every character, not in its first state alone")
-    dropout: Dropout = Field(0.3, description="in the LSTMs of the text and speech decoders")
-    prenet_dropout: Dropout = Field(0.5, description="in the FC layers before a CBHG or an attention RNN")
+    text_decoder: Size = Field(default=128, description="LSTM units")
+    text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
+    dropout: Dropout = Field(default=0.3, description="in the LSTMs of the text and speech decoders")
+    prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: tuple[Size, ...] = (256, 128)
-    speech_decoder: Size = Field(256, description="GRU and LSTM units")
-    frames_per_step: Size = Field(5, description="r")
+    speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
+    frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
-    postnet_banks: Size = Field(8, description="K of the post-net's CBHG")
+    postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelConfig":
@@ -76,10 +76,12 @@ class LossConfig(_Section):
     linear: Weight = 1.0
     text_from_image: Weight = 1.0
     text_from_speech: Weight = 1.0
-    text_from_text: Weight = Field(0.0, description="D_txt on u_txt; the paper trains across modalities only")
+    text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0
-    adversary: Weight = Field(0.1, description="alpha")
-    adversary_ramp: Annotated[int, Field(ge=0)] = Field(0, description="steps over which the reversed gradient grows to alpha")
+    adversary: Weight = Field(default=0.1, description="alpha")
+    adversary_ramp: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="steps over which the reversed gradient grows to alpha"
+    )
 
 
 class OptimConfig(_Section):
@@ -91,35 +93,35 @@ class OptimConfig(_Section):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     decay: Literal["none", "cosine", "rsqrt"] = "none"
-    min_lr_ratio: Fraction = Field(0.01, description="where cosine decay ends, as a part of lr")
+    min_lr_ratio: Fraction = Field(default=0.01, description="where cosine decay ends, as a part of lr")
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    accumulate: Positive = Field(1, description="batches a step")
+    accumulate: Positive = Field(default=1, description="batches a step")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    max_bad_steps: Positive = Field(20, description="non-finite steps in a row before training stops")
+    max_bad_steps: Positive = Field(default=20, description="non-finite steps in a row before training stops")
 
 
 class TrainConfig(_Section):
     """How long, how often, where."""
 
-    epochs: Positive = Field(100, description="passes over the larger dataset")
-    max_steps: Positive | None = Field(None, description="stop earlier than `epochs` says")
+    epochs: Positive = Field(default=100, description="passes over the larger dataset")
+    max_steps: Positive | None = Field(default=None, description="stop earlier than `epochs` says")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
     log_every: Positive = 20
     eval_every: Positive = 1000
-    eval_items: Positive = Field(200, description="validation items of each dataset for the validation loss")
-    sample_items: Positive = Field(4, description="validation items decoded free-running at each evaluation")
+    eval_items: Positive = Field(default=200, description="validation items of each dataset for the validation loss")
+    sample_items: Positive = Field(default=4, description="validation items decoded free-running at each evaluation")
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
 
 class Recipe(_Section):
     """A training run."""
 
-    data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
-    optim: OptimConfig = Field(default_factory=OptimConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
