@@ -194,6 +194,4 @@ def _mel_basis(config: AudioConfig) -> "torch.Tensor":
     import librosa.filters
     import torch
 
-    return torch.from_numpy(
-        librosa.filters.mel(sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels)
-    )
+    return torch.from_numpy(librosa.filters.mel(sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels))

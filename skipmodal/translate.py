@@ -45,7 +45,9 @@ class Translator:
     and an item's result does not depend on what else is in the batch.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, *, max_seconds: float = 10.0, max_text: int = 200) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, *, max_seconds: float = 10.0, max_text: int = 200
+    ) -> None:
         self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
         self.device = device
         self.max_seconds, self.max_text = max_seconds, max_text

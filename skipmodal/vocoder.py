@@ -15,9 +15,7 @@ MOMENTUM = 0.99
 
 
 @torch.no_grad()
-def griffin_lim(
-    linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int | None = None
-) -> list[Tensor]:
+def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int | None = None) -> list[Tensor]:
     """Waveforms of a padded batch; a batch gives the numbers of its items one by one.
 
     Args:

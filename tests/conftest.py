@@ -35,7 +35,14 @@ def recipe(toy: Path):
         tree = {
             "data": {"image_text": str(toy / "image-text"), "text_speech": str(toy / "text-speech"), "batch_size": 6},
             "model": TINY_MODEL,
-            "train": {"max_steps": 4, "log_every": 2, "eval_every": 1000, "eval_items": 4, "sample_items": 2, "device": "cpu"},
+            "train": {
+                "max_steps": 4,
+                "log_every": 2,
+                "eval_every": 1000,
+                "eval_items": 4,
+                "sample_items": 2,
+                "device": "cpu",
+            },
         }
         for section, values in sections.items():
             tree[section] = {**tree.get(section, {}), **values}

@@ -22,9 +22,7 @@ from skipmodal.audio import (
 from skipmodal.errors import UserError
 
 CONFIG = AudioConfig()
-SMALL = AudioConfig(
-    sample_rate=8000, n_fft=512, win_length=200, hop_length=50, n_mels=20, preemphasis=0.9, ref_db=10
-)
+SMALL = AudioConfig(sample_rate=8000, n_fft=512, win_length=200, hop_length=50, n_mels=20, preemphasis=0.9, ref_db=10)
 
 
 def noise(samples, seed=0, level=0.1):
@@ -89,9 +87,7 @@ def reference(wav, config):
         pad_mode="constant",
     )
     magnitude = np.abs(stft)[:, : config.frames(len(wav))]
-    mel = librosa.feature.melspectrogram(
-        S=magnitude, sr=config.sample_rate, n_mels=config.n_mels, n_fft=config.n_fft
-    )
+    mel = librosa.feature.melspectrogram(S=magnitude, sr=config.sample_rate, n_mels=config.n_mels, n_fft=config.n_fft)
     floor = config.floor_db
 
     def scale(x):
@@ -169,9 +165,7 @@ def test_resampling_keeps_length_pitch_and_level(rate):
 
 def test_samples_beyond_full_scale_are_scaled_down():
     loud = tone(440, level=4.0)
-    np.testing.assert_allclose(
-        read_audio(encoded(loud, subtype="FLOAT"), 16000), loud / np.abs(loud).max(), atol=1e-6
-    )
+    np.testing.assert_allclose(read_audio(encoded(loud, subtype="FLOAT"), 16000), loud / np.abs(loud).max(), atol=1e-6)
     square = np.sign(tone(50)).astype(np.float32)
     assert np.abs(read_audio(encoded(square, 44100), 16000)).max() <= 1  # a resampler overshoots
 
@@ -250,9 +244,7 @@ def test_paths_that_are_no_recording(tmp_path):
 # Writing
 
 
-@pytest.mark.parametrize(
-    ("suffix", "tolerance"), [(".wav", 5e-5), (".flac", 5e-5), (".ogg", 0.05), (".WAV", 5e-5)]
-)
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".wav", 5e-5), (".flac", 5e-5), (".ogg", 0.05), (".WAV", 5e-5)])
 def test_written_files_read_back(suffix, tolerance, tmp_path):
     wav = tone(440, level=0.9)
     path = tmp_path / f"x{suffix}"

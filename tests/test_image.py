@@ -84,9 +84,7 @@ def test_grey_modes():
     luma = [[60] * 3, [117] * 3, [23] * 3, [128] * 3]  # 0.299 R + 0.587 G + 0.114 B
     assert_close(corners(read_image(encoded(quarters("L")), SMALL)), luma, 1)
     assert_close(corners(read_image(encoded(quarters("L"), "JPEG", quality=95), SMALL)), luma, 4)
-    one_bit = Image.fromarray(np.repeat([[0, 255]], 8, axis=0).astype(np.uint8).repeat(4, axis=1)).convert(
-        "1"
-    )
+    one_bit = Image.fromarray(np.repeat([[0, 255]], 8, axis=0).astype(np.uint8).repeat(4, axis=1)).convert("1")
     assert_close(corners(read_image(encoded(one_bit), SMALL)), [[0] * 3, WHITE] * 2, 10)
 
 
@@ -130,9 +128,7 @@ def test_transparency_lies_on_white():
     expected = [WHITE, COLOURS[1], WHITE, COLOURS[3]]
     for container in ("PNG", "WEBP", "TIFF"):
         options = {"lossless": True} if container == "WEBP" else {}
-        assert_close(
-            corners(read_image(encoded(transparent("RGBA"), container, **options), SMALL)), expected, 1
-        )
+        assert_close(corners(read_image(encoded(transparent("RGBA"), container, **options), SMALL)), expected, 1)
     grey = [WHITE, [117] * 3, WHITE, [128] * 3]
     assert_close(corners(read_image(encoded(transparent("LA")), SMALL)), grey, 1)
     palette = quarters("P")
@@ -182,9 +178,7 @@ def test_the_whole_picture_is_kept_whatever_its_shape():
 
 def test_a_large_jpeg_reduced_while_decoding_looks_the_same():
     rng = np.random.default_rng(0)
-    blobs = Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).resize(
-        (1200, 900), Image.Resampling.BICUBIC
-    )
+    blobs = Image.fromarray(rng.integers(0, 255, (9, 12, 3), np.uint8)).resize((1200, 900), Image.Resampling.BICUBIC)
     full = np.asarray(blobs.resize((16, 16), Image.Resampling.LANCZOS), float)
     assert np.abs(read_image(encoded(blobs, "JPEG", quality=95), SMALL) - full).mean() < 2
 

@@ -157,9 +157,7 @@ def test_a_tone_keeps_pitch_and_level(hertz):
 
 def test_power_sharpens():
     """Magnitudes are raised to `power`: 1.5 times the decibels between loud and soft."""
-    loud, soft = (
-        alone(torch.full((12, 1025), v), PAPER, iterations=0).square().mean().sqrt() for v in (0.8, 0.6)
-    )
+    loud, soft = (alone(torch.full((12, 1025), v), PAPER, iterations=0).square().mean().sqrt() for v in (0.8, 0.6))
     assert 20 * np.log10(float(loud / soft)) == pytest.approx(1.5 * 20, abs=0.1)
 
 

@@ -24,8 +24,12 @@ INPUT_HELP = {
 }
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.")]
-Output = Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")]
-Folder = Annotated[Path | None, typer.Option("--directory", "-d", help="For many inputs: one file each, named after its input.")]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")
+]
+Folder = Annotated[
+    Path | None, typer.Option("--directory", "-d", help="For many inputs: one file each, named after its input.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each input.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]
@@ -50,7 +54,19 @@ def _command(source: str, target: str) -> Callable[..., None]:
         suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of the files in --directory.")] = "wav",
         max_seconds: MaxSeconds = 10.0, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
-        _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size, max_seconds=max_seconds)
+        _run(
+            items,
+            source,
+            target,
+            model,
+            output,
+            directory,
+            suffix,
+            as_json,
+            device,
+            batch_size,
+            max_seconds=max_seconds,
+        )
 
     def to_image(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
@@ -63,9 +79,12 @@ def _command(source: str, target: str) -> Callable[..., None]:
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
         max_characters: MaxCharacters = 200, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
-        _run(items, source, target, model, output, directory, "txt", as_json, device, batch_size, max_text=max_characters)
+        _run(
+            items, source, target, model, output, directory, "txt", as_json, device, batch_size, max_text=max_characters
+        )
 
-    return {"speech": to_speech, "image": to_image, "text": to_text}[target]
+    commands: dict[str, Callable[..., None]] = {"speech": to_speech, "image": to_image, "text": to_text}
+    return commands[target]
 
 
 def _run(
@@ -136,7 +155,9 @@ def _check_output(names: list[str], target: str, output: str | None, directory: 
             raise UserError(f"{output}: the folder {path.parent} does not exist")
 
 
-def _targets(names: list[str], source: str, output: str | None, directory: Path | None, suffix: str) -> list[Path | None]:
+def _targets(
+    names: list[str], source: str, output: str | None, directory: Path | None, suffix: str
+) -> list[Path | None]:
     """One path an input; None is stdout."""
     if directory is None:
         return [None if output in (None, "-") else Path(str(output))] * len(names)
@@ -164,7 +185,9 @@ def _content(name: str, source: str) -> Path | bytes | str:
     return data
 
 
-def _deliver(name: str, result: "Translation", target: str, path: Path | None, as_json: bool, translator: "Translator") -> None:
+def _deliver(
+    name: str, result: "Translation", target: str, path: Path | None, as_json: bool, translator: "Translator"
+) -> None:
     record: dict[str, Any] = {"input": name, "output": str(path) if path else None, "capped": result.capped}
     if isinstance(result.value, str):
         record["text"] = result.value

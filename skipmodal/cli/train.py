@@ -11,11 +11,15 @@ from skipmodal.config import load_recipe
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe such as 'paper'.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example optim.lr=0.001 train.max_steps=500.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="For example optim.lr=0.001 train.max_steps=500."),
     ] = None,
-    run: Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoints and TensorBoard events.")] = Path("runs/skipmodal"),
+    run: Annotated[Path, typer.Option("--run", help="Folder of the run: checkpoints and TensorBoard events.")] = Path(
+        "runs/skipmodal"
+    ),
     resume: Annotated[
-        Literal["no", "auto"], typer.Option("--resume", help="auto: go on from the run's latest checkpoint, if it has one.")
+        Literal["no", "auto"],
+        typer.Option("--resume", help="auto: go on from the run's latest checkpoint, if it has one."),
     ] = "no",
 ) -> None:
     """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto goes on."""

@@ -3,7 +3,7 @@
 Every batch is a function of the seed and its number alone, so a resumed run continues with the very next one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -46,7 +46,7 @@ class Batch:
 
 
 def collate(
-    a: PreparedDataset, b: PreparedDataset, items_a: Sequence[int], items_b: Sequence[int], rng: np.random.Generator | None
+    a: PreparedDataset, b: PreparedDataset, items_a: np.ndarray, items_b: np.ndarray, rng: np.random.Generator | None
 ) -> Batch:
     """Pads items of both datasets into one batch; `rng` picks among an item's texts (without it: the first)."""
     names, ids = [], []
@@ -92,10 +92,14 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng((self.seed, 2, number))
-        if self.alternate:
-            items = self._plans[number % 2].batch(number // 2)
-            return collate(self.a, self.b, *((items, []) if number % 2 == 0 else ([], items)), rng)
-        return collate(self.a, self.b, self._plans[0].batch(number), self._plans[1].batch(number), rng)
+        none = np.empty(0, dtype=np.int64)
+        if not self.alternate:
+            items_a, items_b = (plan.batch(number) for plan in self._plans)
+        elif number % 2 == 0:
+            items_a, items_b = self._plans[0].batch(number // 2), none
+        else:
+            items_a, items_b = none, self._plans[1].batch(number // 2)
+        return collate(self.a, self.b, items_a, items_b, rng)
 
 
 def validation_batches(a: PreparedDataset, b: PreparedDataset, items: int, batch_size: int) -> Iterator[Batch]:

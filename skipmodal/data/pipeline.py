@@ -102,9 +102,7 @@ class Pipeline:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _submit(
-        self, pool: ThreadPoolExecutor, rows: list[Row | BadRow]
-    ) -> Callable[[], list[Loaded | Dropped]]:
+    def _submit(self, pool: ThreadPoolExecutor, rows: list[Row | BadRow]) -> Callable[[], list[Loaded | Dropped]]:
         """Starts loading a block; the result waits for it."""
         checked = [self._check_texts(row) for row in rows]
         tasks = [task for task in checked if not isinstance(task, Dropped)]
@@ -135,9 +133,7 @@ def one_by_one(load: Callable[[Row, list[str]], Loaded]) -> Callable[[list[Task]
     return load_group
 
 
-def _collect(
-    checked: list[Task | Dropped], futures: list[Future[list[Loaded | Dropped]]]
-) -> list[Loaded | Dropped]:
+def _collect(checked: list[Task | Dropped], futures: list[Future[list[Loaded | Dropped]]]) -> list[Loaded | Dropped]:
     """What was loaded, with the rows that never went to a thread in their places."""
     loaded = chain.from_iterable(future.result() for future in futures)
     return [task if isinstance(task, Dropped) else next(loaded) for task in checked]

@@ -125,9 +125,7 @@ def prepare_text_speech(
     else:
         load = one_by_one(partial(_load_recording, config=audio, rules=rules))
     encode = partial(_with_mels, config=audio, device=place)
-    pipeline = Pipeline(
-        rows, partial(_transcript, rules=rules), load, encode, jobs, group=voice.batch if voice else 1
-    )
+    pipeline = Pipeline(rows, partial(_transcript, rules=rules), load, encode, jobs, group=voice.batch if voice else 1)
     if dry_run:
         return pipeline.check()
     settings = {
@@ -245,9 +243,7 @@ def _load_recording(row: Row, texts: list[str], config: AudioConfig, rules: _Rul
     return _trimmed(row, texts, _file(row), config, rules)
 
 
-def _load_spoken(
-    group: list[Task], config: AudioConfig, rules: _Rules, voice: engines.Voice
-) -> list[Loaded | Dropped]:
+def _load_spoken(group: list[Task], config: AudioConfig, rules: _Rules, voice: engines.Voice) -> list[Loaded | Dropped]:
     """The same of sentences that are spoken first; one that fails is found by speaking each alone."""
     try:
         wavs = iter(voice.speak([texts[0] for _, texts in group]))
@@ -291,9 +287,7 @@ def _check_recording(row: Row, texts: list[str], rules: _Rules) -> Loaded:
     return Loaded(row, texts, None, seconds)
 
 
-def _with_mels(
-    wavs: list[np.ndarray], config: AudioConfig, device: "torch.device"
-) -> list[tuple[np.ndarray, ...]]:
+def _with_mels(wavs: list[np.ndarray], config: AudioConfig, device: "torch.device") -> list[tuple[np.ndarray, ...]]:
     """(mel, samples) of each recording, computed in batches of about equal length."""
     batches: list[list[int]] = []
     for i in sorted(range(len(wavs)), key=lambda i: len(wavs[i])):

@@ -41,9 +41,7 @@ class GrowingArray:
     After a crash, `skip` goes over the rows that are known to be there, and `reopen` cuts off the others.
     """
 
-    def __init__(
-        self, folder: Path, name: str, dtype: str, row: tuple[int, ...], shard_bytes: int | None
-    ) -> None:
+    def __init__(self, folder: Path, name: str, dtype: str, row: tuple[int, ...], shard_bytes: int | None) -> None:
         self.folder, self.name, self.dtype, self.row = folder, name, dtype, row
         self.row_bytes = math.prod(row) * np.dtype(dtype).itemsize
         self.limit = max(shard_bytes // self.row_bytes, 1) if shard_bytes else None
@@ -119,9 +117,7 @@ class GrowingArray:
     def _header(self, rows: int) -> bytes:
         header = io.BytesIO()
         shape = (rows, *self.row)
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": self.dtype, "fortran_order": False, "shape": shape}
-        )
+        np.lib.format.write_array_header_1_0(header, {"descr": self.dtype, "fortran_order": False, "shape": shape})
         return header.getvalue()
 
 

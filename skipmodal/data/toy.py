@@ -246,9 +246,7 @@ def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: i
     return ToyReport(_by_split(image_plan), _by_split(speech_plan), len(truth))
 
 
-def prepare_toy(
-    out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0, size: int = 32
-) -> ToyReport:
+def prepare_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0, size: int = 32) -> ToyReport:
     """Toy data to train on: the prepared datasets image-text/ and text-speech/, photos/, and raw/ sources.
 
     `size` is that of the prepared pictures, in pixels; other arguments and errors are those of `write_toy`.

@@ -59,9 +59,7 @@ class SpeechEncoder(nn.Module):
     def __init__(self, config: ModelConfig, n_mels: int) -> None:
         super().__init__()
         first, second = config.speech_channels
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in ((1, first), (first, second))
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in ((1, first), (first, second)))
         self.norms = nn.ModuleList(MaskedBatchNorm(channels) for channels in (first, second))
         bands = (n_mels + 3) // 4
         self.gru = nn.GRU(second * bands, config.speech_gru, batch_first=True)

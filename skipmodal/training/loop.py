@@ -36,8 +36,8 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
     """
     device = pick_device(recipe.train.device)
     a, b = _open_data(recipe)
-    assert a.meta.image is not None and b.meta.audio is not None
-    audio = b.meta.audio
+    audio, image = b.meta.audio, a.meta.image
+    assert audio is not None and image is not None  # the datasets' kinds are checked
     latest = run / "latest"
     found = _find_latest(latest)
     if found is not None and not resume:
@@ -46,7 +46,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
     torch.manual_seed(recipe.train.seed)
     random.seed(recipe.train.seed)
     np.random.seed(recipe.train.seed)
-    model = SkipModal(recipe.model, audio, a.meta.image).to(device)
+    model = SkipModal(recipe.model, audio, image).to(device)
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: on the CPU it is slower, and its LSTM lacks it on most processors.
     precision = "fp32" if device.type == "cpu" else recipe.optim.precision
@@ -64,7 +64,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
 
     def save(name: str) -> None:
         state = _trainer_state(optimizer, scaler, step, skipped, best, device)
-        save_checkpoint(run / name, Checkpoint(model, recipe, audio, a.meta.image), _card(recipe, a, b, step, best), state)
+        save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), _card(recipe, a, b, step, best), state)
 
     def autocast() -> torch.autocast:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -72,7 +72,9 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
 
     with Monitor(run, step, steps) as monitor, _stop_signal() as stop_asked:
         parameters = sum(p.numel() for p in model.parameters())
-        monitor.say(f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, {batches.per_epoch} batches an epoch")
+        monitor.say(
+            f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, {batches.per_epoch} batches an epoch"
+        )
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
         totals: dict[str, list[Tensor]] = {}
@@ -139,7 +141,9 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
 
 
 @torch.no_grad()
-def validate(model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device) -> dict[str, float]:
+def validate(
+    model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
+) -> dict[str, float]:
     """Mean teacher-forced losses over the first `eval_items` validation items of each dataset."""
     assert b.meta.audio is not None
     model.eval()
@@ -161,7 +165,13 @@ def validate(model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDa
 
 
 def _sample(
-    monitor: Monitor, step: int, model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
+    monitor: Monitor,
+    step: int,
+    model: SkipModal,
+    recipe: Recipe,
+    a: PreparedDataset,
+    b: PreparedDataset,
+    device: torch.device,
 ) -> None:
     assert b.meta.audio is not None
     model.eval()
@@ -270,8 +280,14 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
 
 
 def _card(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, step: int, best: float) -> str:
-    lines = ["# Model card", "", f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}"]
+    lines = [
+        "# Model card",
+        "",
+        f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}",
+    ]
     for name, dataset in (("image-text", a), ("text-speech", b)):
         counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.items.items())
-        lines.append(f"- {name} data: {dataset.meta.source} ({counts}); licence: {dataset.meta.licence or 'not stated'}")
+        lines.append(
+            f"- {name} data: {dataset.meta.source} ({counts}); licence: {dataset.meta.licence or 'not stated'}"
+        )
     return "\n".join(lines) + "\n"

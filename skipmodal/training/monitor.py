@@ -45,7 +45,9 @@ class Monitor:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
         if self._writer is not None:
             self._writer.close()
@@ -103,7 +105,9 @@ class Monitor:
             mel, stop = speech.mel[n_a, :length], speech.stop[n_a].sigmoid()
             self._writer.add_figure("samples/text2speech", _plot_speech(batch.mel[0], mel, linear[0], stop), step)
         if isinstance(model.memory, Memory):
-            z = model.transformer(torch.cat([model.image_encoder(batch.images), model.text_encoder(batch.ids, batch.lengths)]))
+            z = model.transformer(
+                torch.cat([model.image_encoder(batch.images), model.text_encoder(batch.ids, batch.lengths)])
+            )
             self._writer.add_figure("samples/alignment_memory", _plot_memory(model.memory.weights(z)), step)
 
 
@@ -139,9 +143,9 @@ def _plot_memory(weights: Tensor) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 6), layout="constrained")
-    for axes, head in zip(figure.subplots(len(weights), 1, squeeze=False)[:, 0], weights.float().cpu().numpy(), strict=True):
+    for axes, head in zip(
+        figure.subplots(len(weights), 1, squeeze=False)[:, 0], weights.float().cpu().numpy(), strict=True
+    ):
         axes.imshow(head, aspect="auto", interpolation="none")
         axes.set(xlabel="basis vector", ylabel="item")
     return figure
-
-

@@ -176,7 +176,9 @@ def test_a_cap_is_reported(here, model, photo, tmp_path):
     net = load(model, "cpu")
     net.model.speech_decoder.stop.bias.data.fill_(-50.0)
     folder = tmp_path / "endless"
-    save_checkpoint(folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), "")
+    save_checkpoint(
+        folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), ""
+    )
     out = tmp_path / "o.wav"
     status, stdout, err = here("img2speech", photo, "-m", folder, "-o", out, "--max-seconds", "0.5", "--json")
     assert status == 0
@@ -254,7 +256,9 @@ def test_damaged_checkpoints_are_refused_in_one_line(here, model, photo, tmp_pat
 
 
 def test_training_refuses_before_it_imports_torch():
-    script = "import sys; sys.argv = ['skipmodal', 'train', 'paper', 'optim.lrr=1']\nfrom skipmodal.cli.app import main\n"
+    script = (
+        "import sys; sys.argv = ['skipmodal', 'train', 'paper', 'optim.lrr=1']\nfrom skipmodal.cli.app import main\n"
+    )
     script += "try: main()\nexcept SystemExit as stop: print(stop.code, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "did you mean optim.lr?" in done.stdout

@@ -43,9 +43,7 @@ def test_summary(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert (data.meta.licence, data.image(0).shape) == ("CC0", (16, 16, 3))
 
 
-def test_dry_run_and_limit(
-    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_and_limit(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert not run(monkeypatch, "image-text", source, source.parent / "d", "--dry-run", "--limit", 2)
     printed, progress = capsys.readouterr()
     assert printed.split()[:2] == ["kept", "2"]
@@ -77,9 +75,7 @@ def test_wrong_usage(source: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[
     assert run(monkeypatch, "image-text", source, source.parent / "d", *wrong) == 2
 
 
-def test_interrupted(
-    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(self: pipeline.Pipeline, block: object) -> None:
         raise KeyboardInterrupt
 

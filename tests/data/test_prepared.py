@@ -163,9 +163,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
             PreparedDataset(tmp_path / "d")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[1, 2]", "a: [", "!!python/object/apply:os.abort []", "\0", "x" * 2**21]
-)
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "!!python/object/apply:os.abort []", "\0", "x" * 2**21])
 def test_hostile_descriptions_are_refused(tmp_path: Path, text: str) -> None:
     write_pictures(tmp_path / "d")
     (tmp_path / "d" / "dataset.yaml").write_text(text)
@@ -199,9 +197,7 @@ class _Bomb:
 
 @pytest.mark.parametrize("name", ["index.npy", "mel.npy"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_nothing_is_unpickled(
-    tmp_path: Path, name: str, wrapped: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_unpickled(tmp_path: Path, name: str, wrapped: bool, capsys: pytest.CaptureFixture[str]) -> None:
     write_speech(tmp_path / "d")
     if wrapped:
         np.save(tmp_path / "d" / name, np.array([_Bomb()], dtype=object), allow_pickle=True)

@@ -233,7 +233,7 @@ def test_bad_rows_of_a_table(tmp_path: Path) -> None:
 
 
 def test_sentences_to_be_spoken(tmp_path: Path) -> None:
-    headless = table(tmp_path, "17\tA dog.\n18\tA cat, \"a\" cow.\n19\n", "s.tsv")
+    headless = table(tmp_path, '17\tA dog.\n18\tA cat, "a" cow.\n19\n', "s.tsv")
     rows, bad = read(headless, "sentence")
     assert [(row.id, row.texts[0], row.media) for row in rows] == [
         ("17", "A dog.", None), ("18", 'A cat, "a" cow.', None),

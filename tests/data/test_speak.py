@@ -41,9 +41,7 @@ def test_malformed_specs(spec: str) -> None:
 
 
 @pytest.mark.parametrize("name", speak.INSTALL)
-def test_a_missing_engine_says_what_to_install(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_missing_engine_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=f"no `{name}` on the PATH; install it \\({speak.INSTALL[name]}\\)"):
         parse(f"{name}:x")

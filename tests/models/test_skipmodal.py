@@ -67,7 +67,9 @@ def test_adversary_gradient_is_reversed_for_the_encoders_only():
     for scale in (1.0, -1.0):
         model.zero_grad()
         losses_of(model, batch, adversary_scale=scale)["adversary"].backward()
-        gradients.append((model.image_encoder.layers[0].weight.grad.clone(), model.classifier.layers[0].weight.grad.clone()))
+        gradients.append(
+            (model.image_encoder.layers[0].weight.grad.clone(), model.classifier.layers[0].weight.grad.clone())
+        )
     (encoder, classifier), (encoder_straight, classifier_straight) = gradients
     torch.testing.assert_close(encoder, -encoder_straight)
     torch.testing.assert_close(classifier, classifier_straight)
