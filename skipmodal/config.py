@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import reprlib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,7 +47,7 @@ class ModelConfig(_Section):
     d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
     heads: Size = 4
     embedding: Size = Field(default=512, description="width of e")
-    image_channels: Annotated[tuple[Size, ...], Field(min_length=1)] = (64, 128, 256, 512)
+    image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
     text_channels: Size = 128
     text_banks: Size = Field(default=16, description="K of the text encoder's CBHG")
     speech_channels: tuple[Size, Size] = (32, 64)
@@ -55,7 +56,7 @@ class ModelConfig(_Section):
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
     dropout: Dropout = Field(default=0.3, description="in the LSTMs of the text and speech decoders")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
-    prenet: tuple[Size, ...] = (256, 128)
+    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
     frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
@@ -170,7 +171,7 @@ def describe(error: ValidationError, model: type[BaseModel] | None = None) -> st
         elif problem["type"] == "model_type":
             message = "must be a section with keys"
         elif problem["input"] is not None and not isinstance(problem["input"], dict):
-            shown = repr(problem["input"])
+            shown = reprlib.repr(problem["input"])
             message += f" (it is {shown if len(shown) <= 80 else shown[:77] + '...'})"
         lines.append(f"{where}: {message}" if where else message)
     if len(problems) > MAX_LISTED:

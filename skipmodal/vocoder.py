@@ -73,9 +73,9 @@ class _Transform:
 
     def steady_phase(self, frames: int) -> Tensor:
         """(frames, bins): each bin advances as a steady sinusoid would; deterministic, better than noise."""
-        bins = torch.arange(self.n_fft // 2 + 1, device=self.window.device, dtype=torch.float64)
-        turns = torch.arange(frames, device=bins.device)[:, None] * (bins * self.hop / self.n_fft)
-        return (2 * torch.pi * (turns % 1)).float()
+        bins = torch.arange(self.n_fft // 2 + 1, dtype=torch.float64)  # on the CPU: MPS has no float64
+        turns = torch.arange(frames)[:, None] * (bins * self.hop / self.n_fft)
+        return (2 * torch.pi * (turns % 1)).float().to(self.window.device)
 
     def forward(self, wav: Tensor) -> Tensor:
         """(B, samples) -> complex (B, frames, bins)."""

@@ -51,7 +51,7 @@ def _command(source: str, target: str) -> Callable[..., None]:
 
     def to_speech(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
-        suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of the files in --directory.")] = "wav",
+        suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of files in --directory.")] = "wav",
         max_seconds: MaxSeconds = 10.0, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
         _run(
@@ -70,7 +70,7 @@ def _command(source: str, target: str) -> Callable[..., None]:
 
     def to_image(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
-        suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="Format of the files in --directory.")] = "png",
+        suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="Format of files in --directory.")] = "png",
         as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
         _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size)
@@ -94,8 +94,6 @@ def _run(
     """Checks everything that can be wrong before the model is loaded, then translates batch by batch."""
     names = list(_names(items, source))
     _check_output(names, target, output, directory, as_json)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
     targets = _targets(names, source, output, directory, suffix)
 
     from skipmodal.device import pick_device
@@ -104,6 +102,11 @@ def _run(
 
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(model, chosen), chosen, **limits)
+    if directory is not None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"-d {directory}: cannot be made ({error.strerror})") from error
     failed = 0
     pairs = list(zip(names, targets, strict=True))
     for start in range(0, len(pairs), batch_size):
@@ -131,7 +134,8 @@ def _names(items: list[str], source: str) -> Iterator[str]:
         raise UserError("- (stdin) is given more than once")
     for item in items:
         if item == "-" and source == "text":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+            lines = _stdin().decode(errors="replace").splitlines()
+            yield from (line for line in lines if line.strip())
         else:
             yield item
 
@@ -179,6 +183,10 @@ def _content(name: str, source: str) -> Path | bytes | str:
         return name
     if name != "-":
         return Path(name)
+    return _stdin()
+
+
+def _stdin() -> bytes:
     data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
     if len(data) > MAX_STDIN_BYTES:
         raise UserError(f"stdin: more than {MAX_STDIN_BYTES // 1_000_000} MB")

@@ -37,7 +37,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "names"}
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}
         return replace(self, **moved)
 
     def linear(self, config: AudioConfig) -> Tensor:

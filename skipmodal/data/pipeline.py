@@ -46,7 +46,7 @@ class Pipeline:
     """Each row goes through `texts` here, `load` in a thread, and `encode`, a block at a time, here.
 
     Threads do, since decoders and speech engines release the interpreter lock: nothing is copied between
-    processes and nothing breaks by forking. `texts` stays out of them because inflect is not thread-safe.
+    processes and nothing breaks by forking. `texts` stays out of them because num2words is not thread-safe.
     """
 
     rows: list[Row | BadRow]

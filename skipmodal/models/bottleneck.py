@@ -63,7 +63,7 @@ class Memory(nn.Module):
         # The appendix writes M as n_k x d_k / heads, which no longer fits its own keys after the split: n_k x d_k.
         self.memory = nn.Parameter(torch.randn(config.n_k, config.d_k))
         self.key = nn.Linear(config.d_k, config.d_k)
-        # With the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
+        # Not in the paper: with the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
         nn.init.orthogonal_(self.key.weight, gain=4.0)
 
     def _split(self, x: Tensor) -> Tensor:

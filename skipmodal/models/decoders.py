@@ -6,6 +6,7 @@ teacher forcing runs each RNN over the whole sequence in one fused call.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class ImageDecoder(nn.Module):
         stages = int(math.log2(size)) - 2
         widths = [64, *([32, 16, 8] + [8] * stages)[: stages - 1]]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1), nn.Tanh())
 
@@ -104,6 +105,8 @@ class SpeechDecoder(nn.Module):
     """Prenet -> attention RNN (GRU) -> decoder RNN (2 x LSTM, dropout .3) -> r frames of mel and a stop logit a step
     -> CBHG post-net -> linear magnitudes.
 
+    Section 3.3 has a two-layer GRU and one more, the appendix a GRU and two LSTMs: the appendix. The prenet is
+    Tacotron's.
     Both RNNs start from u. The attention RNN's context is u itself (attention over a single vector). The stop
     output is ours: the paper is silent, and without one a decoder never stops.
     """

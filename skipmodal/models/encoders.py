@@ -51,7 +51,7 @@ class TextEncoder(nn.Module):
 
 
 class SpeechEncoder(nn.Module):
-    """Mel as a 1-channel image -> 2 x [Conv2D 3x3 stride 2 -> BN -> ReLU] -> GRU -> last valid state -> FC -> tanh -> e.
+    """Mel as a 1-channel image -> 2 x [Conv2D 3x3 stride 2 -> BN -> ReLU] -> GRU -> last valid state -> FC -> tanh.
 
     Section 3.1 has a GRU of 512 units over 5 x 80 chunks, the appendix one of 256: the appendix.
     """

@@ -67,7 +67,8 @@ class SkipModal(nn.Module):
         z = self.transformer(torch.cat(e))
         u_image, u_text_a, u_text_b, u_speech = self.memory(z).split([n_a, n_a, n_b, n_b])
         z_image, z_text, z_speech = z.split([n_a, n_a + n_b, n_b])
-        # L_T has image and speech only: text is what the others are drawn to, so C sees it without a gradient back.
+        # L_T has terms for image and speech only, so C sees text without a gradient back. The min-max game is played
+        # by reversing C's gradient, as the paper says: z leaves its own class, where L_T itself would name text.
         logits = self.classifier(torch.cat([
             reverse_gradient(z_image, adversary_scale), z_text.detach(), reverse_gradient(z_speech, adversary_scale),
         ]))  # fmt: skip

@@ -1,6 +1,6 @@
 """Checkpoints: a folder with weights, configuration and card, and for training the trainer's state.
 
-Nothing is unpickled: weights are safetensors, the trainer's state is read with weights_only.
+Weights are safetensors, the trainer's state is read by torch's restricted loader (weights_only): no file runs code.
 """
 
 import shutil
@@ -51,8 +51,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, card: str, trainer: di
     (partial / "card.md").write_text(card, encoding="utf-8")
     if trainer is not None:
         torch.save(trainer, partial / "trainer.pt")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
+    if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
+        shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -88,12 +88,14 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
         with torch.device("meta"):
             model = SkipModal(recipe.model, audio, image)
         weights = load_file(folder / "model.safetensors", device=str(device))
+        dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}
         model.load_state_dict(weights, assign=True)
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error)}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{config}: is not valid YAML") from error
-    except (OSError, UnicodeDecodeError, SafetensorError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     return Checkpoint(model.eval(), recipe, audio, image)
 

@@ -1,26 +1,26 @@
 """Training: one loop that reads top to bottom."""
 
 import math
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from skipmodal.audio import AudioConfig
 from skipmodal.config import OptimConfig, Recipe, TrainConfig, dump_recipe
 from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
 from skipmodal.models.skipmodal import SkipModal
 from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, resolve_checkpoint, save_checkpoint
 from skipmodal.training.losses import compute_losses, total_loss
@@ -32,7 +32,8 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
 
     Checkpoints are `latest` and `best` (lowest validation loss). With `resume`, training goes on from `latest` where
     there is one, bit for bit on the CPU; without it a run that has one is refused.
-    Raises UserError for data that doesn't fit, a run that exists, or too many non-finite steps in a row.
+    Raises UserError for data that doesn't fit, a run that exists or can't be written, or too many non-finite steps
+    in a row.
     """
     device = pick_device(recipe.train.device)
     a, b = _open_data(recipe)
@@ -40,40 +41,43 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
     assert audio is not None and image is not None  # the datasets' kinds are checked
     latest = run / "latest"
     found = _find_latest(latest)
-    if found is not None and not resume:
+    if (found is not None or (run / "best").exists()) and not resume:
         raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
 
     torch.manual_seed(recipe.train.seed)
-    random.seed(recipe.train.seed)
-    np.random.seed(recipe.train.seed)
     model = SkipModal(recipe.model, audio, image).to(device)
     optimizer = _optimizer(model, recipe.optim)
-    # Autocast where it pays: on the CPU it is slower, and its LSTM lacks it on most processors.
-    precision = "fp32" if device.type == "cpu" else recipe.optim.precision
+    # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
+    precision = recipe.optim.precision if device.type == "cuda" else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     batches = TrainingBatches(a, b, recipe.data, recipe.train.seed)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
     if found is not None:
-        step, skipped, best = _restore(found, recipe, model, optimizer, scaler, device)
+        step, skipped, best = _restore(found, recipe, audio, image, model, optimizer, scaler, device)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
-        num_workers=recipe.data.workers, pin_memory=device.type == "cuda",
+        num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
         generator=torch.Generator(),  # or the loader would draw from the state that was just restored
     ))  # fmt: skip
 
     def save(name: str) -> None:
-        state = _trainer_state(optimizer, scaler, step, skipped, best, device)
+        state = _trainer_state(optimizer, scaler, step, skipped, best, device) if name == "latest" else None
         save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), _card(recipe, a, b, step, best), state)
 
-    def autocast() -> torch.autocast:
+    def autocast() -> AbstractContextManager[Any]:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-        return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+        return torch.autocast(device.type, dtype) if precision != "fp32" else nullcontext()
 
     with Monitor(run, step, steps) as monitor, _stop_signal() as stop_asked:
         parameters = sum(p.numel() for p in model.parameters())
         monitor.say(
-            f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, {batches.per_epoch} batches an epoch"
+            f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, "
+            f"{batches.per_epoch} batches an epoch"
         )
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
@@ -85,14 +89,15 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
             ramp = min(1.0, (step + 1) / max(recipe.loss.adversary_ramp, 1))
             statistics = [buffer.clone() for buffer in model.buffers()]
             names: list[str] = []
+            logged = len(totals.get("loss", []))
             for batch in islice(stream, recipe.optim.accumulate):
                 names += batch.names
                 batch = batch.to(device)
                 linear = batch.linear(audio) if len(batch.mel) else None
-                with autocast():
+                with autocast():  # the losses too: it keeps them in fp32
                     outputs = model(batch, ramp, text_from_text=recipe.loss.text_from_text > 0)
-                losses = compute_losses(outputs, batch, linear)
-                loss = total_loss(losses, recipe.loss)
+                    losses = compute_losses(outputs, batch, linear)
+                    loss = total_loss(losses, recipe.loss)
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
@@ -105,19 +110,21 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 # The batch norms have seen the bad batch too: they go back with the weights.
                 for buffer, old in zip(model.buffers(), statistics, strict=True):
                     buffer.copy_(old)
-                totals.clear()
+                totals = {name: values[:logged] for name, values in totals.items()}
                 skipped, bad_in_a_row = skipped + 1, bad_in_a_row + 1
                 if bad_in_a_row >= recipe.optim.max_bad_steps:
+                    save("latest")
                     raise UserError(
                         f"{bad_in_a_row} steps in a row had non-finite gradients, the last with the items "
-                        f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 (the last good state is in {latest})"
+                        f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 "
+                        f"(the last good state is in {latest})"
                     )
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             step += 1
             monitor.step(step)
 
-            if step % recipe.train.log_every == 0 and totals:
+            if step % recipe.train.log_every == 0 and totals.get("loss"):
                 means = {name: torch.stack(values).mean().item() for name, values in totals.items()}
                 lr = optimizer.param_groups[0]["lr"]
                 monitor.scalars("train", step, {**means, "norm": norm.item(), "lr": lr, "skipped": skipped})
@@ -129,11 +136,11 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 if validation["loss"] < best:
                     best = validation["loss"]
                     save("best")
-            finished = step == steps or stop_asked()
-            if finished or time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes:
+            stopping = stop_asked() and step < steps
+            if step == steps or stopping or time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes:
                 save("latest")
                 saved_at = time.monotonic()
-            if stop_asked():
+            if stopping:
                 monitor.say(f"stopped at step {step}; --resume auto goes on from here")
                 raise KeyboardInterrupt
         monitor.say(f"{latest}: step {step}, {skipped} skipped, best validation loss {best:.4g}")
@@ -162,6 +169,11 @@ def validate(
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary loss is no aim in itself: the best checkpoint is chosen on reconstruction alone.
     return {"loss": sum(getattr(recipe.loss, name) * v for name, v in means.items() if name != "adversary"), **means}
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _sample(
@@ -223,7 +235,7 @@ def _find_latest(latest: Path) -> Path | None:
 def _trainer_state(
     optimizer: torch.optim.Optimizer, scaler: Any, step: int, skipped: int, best: float, device: torch.device
 ) -> dict[str, Any]:
-    """Plain types and tensors only, so that it can be read without unpickling."""
+    """Plain types and tensors only: torch's restricted loader (weights_only) takes nothing else."""
     return {
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
@@ -236,24 +248,46 @@ def _trainer_state(
 
 
 def _restore(
-    folder: Path, recipe: Recipe, model: SkipModal, optimizer: torch.optim.Optimizer, scaler: Any, device: torch.device
+    folder: Path,
+    recipe: Recipe,
+    audio: AudioConfig,
+    image: ImageConfig,
+    model: SkipModal,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    device: torch.device,
 ) -> tuple[int, int, float]:
     """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
     saved = load_checkpoint(folder, device)
+    if (saved.audio, saved.image) != (audio, image):
+        raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
     # What decides which batch comes next and into which weights it goes; the rest may change in a resumed run.
-    fixed = [("model", key) for key in new["model"]] + [("data", "sampling"), ("data", "batch_size"), ("train", "seed")]
+    fixed = [("model", key) for key in new["model"]]
+    fixed += [
+        ("data", "sampling"),
+        ("data", "batch_size"),
+        ("optim", "accumulate"),
+        ("optim", "name"),
+        ("train", "seed"),
+    ]
     changed = [f"{section}.{key}" for section, key in fixed if old[section][key] != new[section][key]]
     if changed:
         raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
     model.load_state_dict(saved.model.state_dict())
     state = load_trainer(folder)
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["random"])
-    if state["random_cuda"]:
-        torch.cuda.set_rng_state_all(state["random_cuda"])
-    return state["step"], state["skipped"], state["best"]
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        for group in optimizer.param_groups:  # the recipe's, not the saved ones
+            group.update(betas=recipe.optim.betas, weight_decay=recipe.optim.weight_decay)
+        if scaler.is_enabled() and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        if device.type == "cuda" and len(state["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        return state["step"], state["skipped"], state["best"]
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{folder / 'trainer.pt'}: does not fit this model ({error})") from error
 
 
 @contextmanager

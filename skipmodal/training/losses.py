@@ -49,7 +49,7 @@ def _stop(logits: Tensor, steps: Tensor) -> Tensor:
     """Binary cross-entropy a step; the last valid step is the one that stops."""
     target = F.one_hot(steps - 1, logits.shape[1]).to(logits.dtype)
     mask = length_mask(steps, logits.shape[1])
-    # One stop against some fifty others: the weight keeps it from being ignored.
+    # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
     return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
 
 

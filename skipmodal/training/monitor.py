@@ -76,7 +76,7 @@ class Monitor:
 
     @torch.no_grad()
     def samples(self, step: int, model: SkipModal, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
-        """Decodes fixed validation items free-running, in every direction that the losses train and the one they don't."""
+        """Decodes fixed validation items free-running, image to speech included, which no loss trains."""
         n_a = len(batch.images)
         references = [text.decode(ids) for ids in batch.ids.tolist()]
         u_image = model.encode_image(batch.images)

@@ -268,7 +268,7 @@ def test_training_refuses_before_it_imports_torch():
 def test_a_closed_pipe_ends_quietly(model):
     lines = "\n".join(["a dog"] * 40)
     process = subprocess.Popen(
-        [sys.executable, "-m", "skipmodal", "text2img", "-", "-m", str(model), "-d", str(model.parent / "pipe"), "--json",
+        [sys.executable, "-m", "skipmodal", "text2img", "-", "-m", model, "-d", model.parent / "pipe", "--json",
          "--batch-size", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

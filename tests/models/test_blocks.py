@@ -1,6 +1,7 @@
 """Shapes, parameter counts, masks and gradients of every block, against the paper's settings."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ IMAGE_WIDTHS = (3, 64, 128, 256, 512)
 UP_WIDTHS = (64, 32, 16, 8, 8)  # and then to RGB
 EXPECTED = {
     "image_encoder": sum(
-        conv(a, b, 4, 4, bias=False) + norm(b) for a, b in zip(IMAGE_WIDTHS, IMAGE_WIDTHS[1:], strict=False)
+        conv(a, b, 4, 4, bias=False) + norm(b) for a, b in pairwise(IMAGE_WIDTHS)
     ),
     "text_encoder": 66 * 128 + conv(128, 256) + conv(256, 128) + cbhg(128, 16, 128, 128) + conv(256, 512),
     "speech_encoder": conv(1, 32, 3, 3, bias=False) + norm(32) + conv(32, 64, 3, 3, bias=False) + norm(64)
@@ -50,7 +51,7 @@ EXPECTED = {
     "classifier": 2 * conv(256, 256) + conv(256, 3),
     "memory": 128 * 256 + conv(256, 256),
     "image_decoder": conv(256, 1024)
-    + sum(conv(a, b, 4, 4, bias=False) + norm(b) for a, b in zip(UP_WIDTHS, UP_WIDTHS[1:], strict=False))
+    + sum(conv(a, b, 4, 4, bias=False) + norm(b) for a, b in pairwise(UP_WIDTHS))
     + conv(8, 3, 4, 4),
     "text_decoder": 66 * 128 + conv(256, 4 * 128) + 2 * rnn(4, 128, 128) + conv(128, 66),
     "speech_decoder": conv(80, 256) + conv(256, 128) + conv(256, 5 * 256) + rnn(3, 128 + 256, 256)
