@@ -170,7 +170,7 @@ def test_values_that_make_no_sense(write, section, words):
 
 def test_long_values_and_long_lists_are_cut(write):
     message = refusal(write(f"optim: {{lr: {'x' * 50_000}}}"))
-    assert message.endswith("xxx...)")
+    assert "xxx...xxx" in message
     assert len(message) < 300
     message = refusal(write("\n".join(f"key_{i}: {{}}" for i in range(5000))))
     assert message.endswith("; and 4980 more")

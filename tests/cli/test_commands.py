@@ -166,7 +166,7 @@ def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):
     out = tmp_path / "out"
     status, _, err = here("img2speech", bad, photo, tmp_path / "none.png", "-m", model, "-d", out)
     assert status == 1
-    assert f"error: {bad}: cannot be read as a picture" in err
+    assert f"error: {bad}: is not a picture" in err
     assert "2 of 3 inputs could not be read" in err
     assert "Traceback" not in err
     assert [p.name for p in out.iterdir()] == ["photo.wav"]
