@@ -142,7 +142,7 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise UserError(f"override {override!r}: {parent} is a value, not a section")
-        node[leaf] = _parse(value, f"override {override!r}")
+        node[leaf] = parse_yaml(value, f"override {override!r}")
     return parse_recipe(tree, name)
 
 
@@ -211,7 +211,7 @@ def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"recipe {path}: cannot be read ({error.strerror or error})") from error
     if len(text) > MAX_BYTES:
         raise UserError(f"recipe {path}: too large for a recipe")
-    tree = _parse(text, f"recipe {path}") or {}
+    tree = parse_yaml(text, f"recipe {path}") or {}
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path}: must be sections with keys")
     base = tree.pop("extends", None)
@@ -253,7 +253,8 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """Plain values of YAML from outside: no tags, aliases or repeated keys. UserErrors begin with `where`."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -41,7 +41,7 @@ class Batch:
         return replace(self, **moved)
 
     def linear(self, config: AudioConfig) -> Tensor:
-        """The post-net's targets (Nb, T, n_linear): an eighth of the storage when computed where they are used."""
+        """The post-net's targets (Nb, T, n_linear): a fifth of the storage when computed where they are used."""
         return linear_spectrogram(self.wav, config)
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skipmodal.audio import AudioConfig
+from skipmodal.config import parse_yaml
 from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
@@ -167,8 +167,8 @@ def _read_meta(path: Path) -> DatasetMeta:
     try:
         if file.stat().st_size > MAX_META_BYTES:
             raise UserError(f"{file}: larger than {MAX_META_BYTES} bytes, not a dataset description")
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        data = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
     version = data.get("format") if isinstance(data, dict) else None
     if version != FORMAT:

@@ -41,8 +41,7 @@ class ImageDecoder(nn.Module):
 class TextDecoder(nn.Module):
     """2-layer LSTM whose state comes from u, characters until end-of-sentence, 66-way softmax.
 
-    With `text_context` u is also an input at every character (as the speech decoder has it): learns several times
-    faster, and is not in the paper.
+    With `text_context` u is also an input at every character, as the speech decoder has it; not in the paper.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -82,8 +82,8 @@ class _ConvNorm(nn.Module):
 class BiGRU(nn.Module):
     """Bidirectional GRU over padded sequences: (B, T, width_in) with lengths (B,) -> (B, T, 2 * units).
 
-    The backward direction reads each item reversed within its length. Twice as fast in training as a packed
-    sequence on the CPU, whose backward pass fills a whole gradient for every step. The padding is undefined.
+    The backward direction reads each item reversed within its length. Not a packed
+    sequence, whose backward pass on the CPU fills a whole gradient for every step. The padding is undefined.
     """
 
     def __init__(self, width_in: int, units: int) -> None:

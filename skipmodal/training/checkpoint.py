@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import Recipe, describe, dump_recipe
+from skipmodal.config import Recipe, describe, dump_recipe, parse_yaml
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.skipmodal import SkipModal
@@ -78,7 +78,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     try:
         if config.stat().st_size > MAX_CONFIG_BYTES:
             raise UserError(f"{config}: too large for a configuration")
-        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             found = tree.get("format") if isinstance(tree, dict) else None
             raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}")
@@ -93,8 +93,6 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
         model.load_state_dict(weights, assign=True)
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{config}: is not valid YAML") from error
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     return Checkpoint(model.eval(), recipe, audio, image)

@@ -223,7 +223,9 @@ def test_failed_write_keeps_the_old_file(here, model, photo, tmp_path):
     assert out.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("breakage", ["missing", "format", "yaml", "weights", "shape", "huge", "pickle"])
+@pytest.mark.parametrize(
+    "breakage", ["missing", "format", "yaml", "date", "aliases", "weights", "shape", "huge", "pickle"]
+)
 def test_damaged_checkpoints_are_refused_in_one_line(here, model, photo, tmp_path, breakage):
     import shutil
 
@@ -239,6 +241,10 @@ def test_damaged_checkpoints_are_refused_in_one_line(here, model, photo, tmp_pat
         config.write_text(yaml.safe_dump({**tree, "format": 99}))
     elif breakage == "yaml":
         config.write_text("a: [")
+    elif breakage == "date":
+        config.write_text("format: 2001-99-99")
+    elif breakage == "aliases":
+        config.write_text("a: &a [1]\nformat: [*a, *a]")
     elif breakage == "weights":
         (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     elif breakage == "shape":
