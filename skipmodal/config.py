@@ -35,12 +35,22 @@ class DataConfig(_Section):
     text_speech: Path = Field(default=Path("prepared/text-speech"), description="prepared dataset B")
     sampling: Literal["mix", "alternate"] = "mix"
     batch_size: Annotated[int, Field(ge=2, description="items a step; mix takes half from each dataset")] = 8
+    max_characters: Positive = Field(default=1000, description="longer captions of A are not drawn")
+    linear_frames: Annotated[int | None, Field(gt=0)] = Field(
+        default=None, description="train the post-net on so many frames of each recording; none: on all"
+    )
     workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
 
 
 class ModelConfig(_Section):
     """Sizes of the network; the defaults are the paper's."""
 
+    tokens: bool = Field(
+        default=False, description="T, C and M act on every token and decoders attend; false: one vector an item"
+    )
+    characters_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=17.0, description="of the voice: where attention between text and speech starts from (tokens)"
+    )
     memory: Literal["attention", "fc", "none"] = "attention"
     transformer: bool = True
     n_k: Size = Field(default=128, description="basis vectors of the memory")
@@ -53,7 +63,7 @@ class ModelConfig(_Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="LSTM units")
-    text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
+    text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
     dropout: Dropout = Field(default=0.3, description="in the LSTMs of the text and speech decoders")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
@@ -79,6 +89,8 @@ class LossConfig(_Section):
     text_from_speech: Weight = 1.0
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0
+    listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
+    reading: Weight = Field(default=0.0, description="guide of D_spch's attention over text (tokens)")
     adversary: Weight = Field(default=0.1, description="alpha")
     adversary_ramp: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps over which the reversed gradient grows to alpha"

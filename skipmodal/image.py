@@ -5,7 +5,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -33,6 +33,14 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; all is kept, squeezed")] = 128
+    encoder: Annotated[
+        Literal["none", "efficientnet_lite0"], Field(description="frozen image encoder whose features are cached")
+    ] = "none"
+
+    @property
+    def input_size(self) -> int:
+        """Pixels a side of what the image encoder sees; `size` is what the image decoder draws."""
+        return 224 if self.encoder == "efficientnet_lite0" else self.size
 
     @field_validator("size")
     @classmethod
@@ -43,7 +51,7 @@ class ImageConfig(BaseModel):
 
 
 def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
-    """RGB uint8 of shape (size, size, 3); `source` is a file or its bytes.
+    """RGB uint8 of shape (input_size, input_size, 3); `source` is a file or its bytes.
 
     The first frame of an animation is taken, transparency lies on white, EXIF rotation is applied.
     Raises UserError for what is unreadable, truncated or larger than MAX_PIXELS.
@@ -55,8 +63,8 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                image.draft("RGB", (2 * config.size, 2 * config.size))  # a huge JPEG is decoded at a fraction
-                return _square(image, config.size)
+                image.draft("RGB", (2 * config.input_size,) * 2)  # a huge JPEG is decoded at a fraction
+                return _square(image, config.input_size)
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first") from error
     except UnidentifiedImageError as error:
@@ -91,6 +99,13 @@ def to_pixels(tensor: "torch.Tensor") -> np.ndarray:
     """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3)."""
     scaled = tensor.detach().float().add(1).mul(127.5).round().clamp(0, 255)
     return scaled.byte().movedim(-3, -1).cpu().numpy()
+
+
+def shrink(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (S, S, 3) -> (size, size, 3)."""
+    if len(pixels) == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def _square(image: Image.Image, size: int) -> np.ndarray:

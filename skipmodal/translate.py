@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ class Translation:
 
     value: str | np.ndarray
     capped: bool  # the decoder hit its length cap before it stopped by itself
+    text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
 
 
 def load(path: str | Path, device: str = "auto") -> "Translator":
@@ -46,11 +48,17 @@ class Translator:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, *, max_seconds: float = 10.0, max_text: int = 200
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        *,
+        max_seconds: float = 10.0,
+        max_text: int = 200,
+        beam: int = 4,
     ) -> None:
         self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
         self.device = device
-        self.max_seconds, self.max_text = max_seconds, max_text
+        self.max_seconds, self.max_text, self.beam = max_seconds, max_text, beam
 
     def img2speech(self, items: Sequence[Input]) -> list[Translation]:
         return self.translate(items, "image", "speech")
@@ -94,8 +102,8 @@ class Translator:
         return torch.from_numpy(read_audio(item, self.audio.sample_rate, max_seconds=60))
 
     @torch.inference_mode()
-    def encode(self, items: Sequence[Tensor], modality: str) -> Tensor:
-        """What `read` gave -> u (B, d_k)."""
+    def encode(self, items: Sequence[Tensor], modality: str) -> Any:
+        """What `read` gave -> the model's latent: u (B, d_k), or tokens."""
         if modality == "image":
             return self.model.encode_image(torch.stack(list(items)).to(self.device))
         lengths = torch.tensor([len(item) for item in items], device=self.device)
@@ -106,17 +114,22 @@ class Translator:
         return self.model.encode_speech(mel, lengths // self.audio.hop_length + 1)
 
     @torch.inference_mode()
-    def decode(self, u: Tensor, modality: str) -> list[Translation]:
-        """u (B, d_k) -> results in a modality."""
+    def decode(self, latent: Any, modality: str) -> list[Translation]:
+        """What `encode` gave -> results in a modality."""
         if modality == "image":
-            return [Translation(pixels, False) for pixels in image.to_pixels(self.model.image_decoder(u))]
+            return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
         if modality == "text":
-            ids, capped = self.model.text_decoder.generate(u, self.max_text)
-            return [Translation(text.decode(i), c) for i, c in zip(ids.tolist(), capped.tolist(), strict=True)]
+            found = self.model.generate_text(latent, self.max_text, self.beam)
+            sentences = [text.decode(ids) for ids in found.ids.tolist()]
+            return [Translation(s, c, s) for s, c in zip(sentences, found.capped.tolist(), strict=True)]
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
-        speech = self.model.speech_decoder.generate(u, frames)
+        speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        return [Translation(_to_peak(wav.numpy()), c) for wav, c in zip(wavs, speech.capped.tolist(), strict=True)]
+        said = [text.decode(ids) for ids in behind.ids.tolist()] if behind else [None] * len(wavs)
+        return [
+            Translation(_to_peak(wav.numpy()), capped, sentence)
+            for wav, capped, sentence in zip(wavs, speech.capped.tolist(), said, strict=True)
+        ]
 
 
 def _to_peak(wav: np.ndarray, peak: float = 0.95) -> np.ndarray:

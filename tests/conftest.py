@@ -49,3 +49,17 @@ def recipe(toy: Path):
         return parse_recipe(tree, "tiny")
 
     return make
+
+
+def write_captioned_pictures(folder: Path, prepare) -> Path:
+    """A prepared image-text dataset of four pictures with one to three captions each."""
+    from PIL import Image
+
+    captions = [["a dog", "a big dog", "a dog that runs on the beach"], ["a cat on a sofa in a room"], ["a cat"], ["x"]]
+    rows = []
+    for i, texts in enumerate(captions):
+        Image.new("RGB", (20, 20), (60 * i, 0, 0)).save(folder / f"{i}.png")
+        rows += [f"{i}.png,train,{text}\n" for text in texts]
+    (folder / "manifest.csv").write_text("image,split,text\n" + "".join(rows))
+    prepare(folder / "manifest.csv", folder / "prepared")
+    return folder / "prepared"

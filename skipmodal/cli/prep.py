@@ -1,7 +1,7 @@
 """`skipmodal prep`: sources -> prepared datasets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,7 +26,11 @@ Speak = Annotated[
     str | None,
     typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:X.onnx."),
 ]
-Device = Annotated[str, typer.Option(help="For the spectrograms: auto, cpu, cuda, cuda:N or mps.")]
+Encoder = Annotated[
+    Literal["none", "efficientnet_lite0"],
+    typer.Option("--encoder", help="Cache this frozen image encoder's features, as the recipe `base` wants."),
+]
+Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, cpu, cuda, cuda:N or mps.")]
 MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is longer, once trimmed.")]
 MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
 TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
@@ -38,11 +42,13 @@ def image_text(
     out: Out,
     layout: Layout = "auto",
     size: Size = 128,
+    encoder: Encoder = "none",
     licence: Licence = "unknown",
     val: Val = 0.02,
     test: Test = 0.02,
     limit: Limit = None,
     jobs: Jobs = None,
+    device: Device = "auto",
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -54,8 +60,8 @@ def image_text(
     from skipmodal.image import ImageConfig
 
     report = prepare_image_text(
-        source, out, layout=layout, image=ImageConfig(size=size), licence=licence, val=val, test=test,
-        limit=limit, jobs=jobs, dry_run=dry_run, overwrite=overwrite,
+        source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), licence=licence, val=val, test=test,
+        limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
     _print(report, out, dry_run)
 

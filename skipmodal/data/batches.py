@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -33,73 +34,143 @@ class Batch:
     images: Tensor
     mel: Tensor
     mel_lengths: Tensor  # (Nb,) frames
-    wav: Tensor  # (Nb, samples) in [-1, 1]
+    wav: Tensor  # (Nb, samples) in [-1, 1], of `linear_part` with a margin
+    linear_part: tuple[Tensor, Tensor, int] | None = None  # first frames (Nb,), valid frames (Nb,), the most of them
+    features: Tensor | None = None  # (Na, N, width) of a frozen image encoder, where prep has cached them
+
+    @property
+    def pictures(self) -> Tensor:
+        """What the image encoder takes."""
+        return self.images if self.features is None else self.features
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "names"}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        if self.linear_part is not None:
+            first, lengths, longest = self.linear_part
+            moved["linear_part"] = (first.to(device), lengths.to(device), longest)
         return replace(self, **moved)
 
     def linear(self, config: AudioConfig) -> Tensor:
         """The post-net's targets (Nb, T, n_linear): a fifth of the storage when computed where they are used."""
-        return linear_spectrogram(self.wav, config)
+        margin = _margin(config) if self.linear_part is not None else 0
+        linear = linear_spectrogram(self.wav, config)
+        return linear[:, margin : linear.shape[1] - margin]
+
+
+def _margin(config: AudioConfig) -> int:
+    """Frames beyond either end of a part whose windows reach into it."""
+    return -(-config.win_length // (2 * config.hop_length))
 
 
 def collate(
-    a: PreparedDataset, b: PreparedDataset, items_a: np.ndarray, items_b: np.ndarray, rng: np.random.Generator | None
+    a: PreparedDataset,
+    b: PreparedDataset,
+    pairs_a: np.ndarray,
+    items_b: np.ndarray,
+    linear_frames: int | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Batch:
-    """Pads items of both datasets into one batch; `rng` picks among an item's texts (without it: the first)."""
+    """Pads pairs (item, number of its text) of A and items of B into one batch.
+
+    With `linear_frames` the waveforms, and so the post-net's targets, are of that many frames of each recording,
+    where `rng` says.
+    """
     names, ids = [], []
-    for dataset, items in ((a, items_a), (b, items_b)):
-        for i in items:
+    for dataset, pairs in ((a, pairs_a), (b, np.stack([items_b, np.zeros_like(items_b)], 1))):
+        for i, choice in pairs:
             item = dataset.item(i)
-            texts = item["texts"]
             names.append(item["id"])
-            ids.append(torch.tensor(text.encode(texts[rng.integers(len(texts)) if rng else 0])))
-    images = image.to_tensor(np.stack([a.image(i) for i in items_a])) if len(items_a) else torch.zeros(0)
+            ids.append(torch.tensor(text.encode(item["texts"][choice])))
+    items_a = pairs_a[:, 0]
+    cached = len(items_a) and a.meta.image is not None and a.meta.image.encoder != "none"
+    features = [torch.from_numpy(a.features(i).astype(np.float32)) for i in items_a] if cached else None
     mels = [torch.from_numpy(b.mel(i).astype(np.float32)) for i in items_b]
     wavs = [torch.from_numpy(b.wav(i).astype(np.float32) / 32768) for i in items_b]
+    part = None
+    if linear_frames is not None and rng is not None and mels:
+        wavs, part = _cut(wavs, [len(mel) for mel in mels], linear_frames, b.meta.audio, rng)
     return Batch(
         names=names,
         ids=pad_sequence(ids, batch_first=True, padding_value=text.PAD),
         lengths=torch.tensor([len(i) for i in ids]),
-        images=images,
+        images=image.to_tensor(np.stack([a.image(i) for i in items_a])) if len(items_a) else torch.zeros(0),
         mel=pad_sequence(mels, batch_first=True) if mels else torch.zeros(0),
         mel_lengths=torch.tensor([len(m) for m in mels], dtype=torch.long),
         wav=pad_sequence(wavs, batch_first=True) if wavs else torch.zeros(0),
+        linear_part=part,
+        features=torch.stack(features) if features else None,
     )
 
 
-class TrainingBatches(torch.utils.data.Dataset[Batch]):
-    """Batch number k of an endless stream; indexable, so that a loader can start anywhere."""
+def _cut(
+    wavs: list[Tensor], frames: list[int], size: int, config: AudioConfig | None, rng: np.random.Generator
+) -> tuple[list[Tensor], tuple[Tensor, Tensor, int]]:
+    """A part of `size` frames of each recording, and a margin around it, zeros beyond the ends."""
+    assert config is not None
+    firsts = [int(rng.integers(max(n - size, 0) + 1)) for n in frames]
+    hop, margin = config.hop_length, _margin(config)
+    parts = []
+    for wav, first in zip(wavs, firsts, strict=True):
+        start = (first - margin) * hop
+        end = start + (size + 2 * margin - 1) * hop + 1
+        piece = wav[max(start, 0) : max(end, 0)]
+        parts.append(F.pad(piece, (max(-start, 0), end - start - max(-start, 0) - len(piece))))
+    return parts, (torch.tensor(firsts), torch.tensor([min(n, size) for n in frames]), size)
 
-    def __init__(self, a: PreparedDataset, b: PreparedDataset, config: DataConfig, seed: int) -> None:
+
+class TrainingBatches(torch.utils.data.Dataset[Batch]):
+    """Batch number k of an endless stream; indexable, so that a loader can start anywhere.
+
+    Of `count` processes that train together, each takes its share of every batch.
+    """
+
+    def __init__(
+        self, a: PreparedDataset, b: PreparedDataset, config: DataConfig, seed: int, rank: int = 0, count: int = 1
+    ) -> None:
         self.a, self.b, self.seed, self.alternate = a, b, seed, config.sampling == "alternate"
+        self.linear_frames, self.share = config.linear_frames, slice(rank, None, count)
         size_a = size_b = config.batch_size
         if not self.alternate:
             size_a, size_b = config.batch_size // 2, config.batch_size - config.batch_size // 2
+        pairs_a, characters = _captions(a, config.max_characters)
         items_b = b.indices("train")
         self._plans = (
-            _Plan(a.indices("train"), None, size_a, (seed, 0)),
+            _Plan(pairs_a, characters, size_a, (seed, 0)),
             _Plan(items_b, b.frames[items_b], size_b, (seed, 1)),
         )
 
     @property
     def per_epoch(self) -> int:
-        """Batches in a pass over the larger dataset."""
+        """Batches in a pass over the larger dataset: all captions of A, or all recordings of B."""
         longest = max(plan.per_epoch for plan in self._plans)
         return 2 * longest if self.alternate else longest
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng((self.seed, 2, number))
-        none = np.empty(0, dtype=np.int64)
+        pairs_a, items_b = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
         if not self.alternate:
-            items_a, items_b = (plan.batch(number) for plan in self._plans)
+            pairs_a, items_b = (plan.batch(number) for plan in self._plans)
         elif number % 2 == 0:
-            items_a, items_b = self._plans[0].batch(number // 2), none
+            pairs_a = self._plans[0].batch(number // 2)
         else:
-            items_a, items_b = none, self._plans[1].batch(number // 2)
-        return collate(self.a, self.b, items_a, items_b, rng)
+            items_b = self._plans[1].batch(number // 2)
+        return collate(self.a, self.b, pairs_a[self.share], items_b[self.share], self.linear_frames, rng)
+
+
+def _captions(a: PreparedDataset, max_characters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training pairs (item, number of its text), (P, 2), and the texts' lengths (P,).
+
+    Captions beyond `max_characters` are left out, but for the first of a picture that has no shorter one.
+    """
+    pairs, lengths = [], []
+    for i in a.indices("train"):
+        found = [(choice, len(caption)) for choice, caption in enumerate(a.texts(i))]
+        for choice, length in [each for each in found if each[1] <= max_characters] or found[:1]:
+            pairs.append((i, choice))
+            lengths.append(length)
+    return np.array(pairs, dtype=np.int64), np.array(lengths)
 
 
 def validation_batches(a: PreparedDataset, b: PreparedDataset, items: int, batch_size: int) -> Iterator[Batch]:
@@ -108,29 +179,29 @@ def validation_batches(a: PreparedDataset, b: PreparedDataset, items: int, batch
     items_b = items_b[np.argsort(b.frames[items_b], kind="stable")]
     half = max(batch_size // 2, 1)
     for start in range(0, max(len(items_a), len(items_b)), half):
-        yield collate(a, b, items_a[start : start + half], items_b[start : start + half], None)
+        part = items_a[start : start + half]
+        yield collate(a, b, np.stack([part, np.zeros_like(part)], 1), items_b[start : start + half])
 
 
 class _Plan:
     """The order in which one dataset's items come: shuffled every epoch, batches of about equal length."""
 
-    def __init__(self, items: np.ndarray, lengths: np.ndarray | None, size: int, seed: tuple[int, int]) -> None:
+    def __init__(self, items: np.ndarray, lengths: np.ndarray, size: int, seed: tuple[int, int]) -> None:
         self.items, self.lengths, self.size, self.seed = items, lengths, min(size, len(items)), seed
         self.per_epoch = len(items) // self.size
-        self._epoch, self._order = -1, np.empty((0, 0), dtype=np.int64)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def batch(self, number: int) -> np.ndarray:
         epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffle(epoch)
-        return self._order[position]
+        return self.items[self._order[position]]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
-        """(per_epoch, size) item numbers; the few left over by whole batches differ every epoch."""
+        """(per_epoch, size) places in `items`; the few left over by whole batches differ every epoch."""
         rng = np.random.default_rng((*self.seed, epoch))
         order = rng.permutation(len(self.items))[: self.per_epoch * self.size]
-        if self.lengths is not None:
-            pool = BUCKET_BATCHES * self.size
-            pools = [order[i : i + pool] for i in range(0, len(order), pool)]
-            order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
-        return rng.permutation(self.items[order].reshape(self.per_epoch, self.size))
+        pool = BUCKET_BATCHES * self.size
+        pools = [order[i : i + pool] for i in range(0, len(order), pool)]
+        order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
+        return rng.permutation(order.reshape(self.per_epoch, self.size))

@@ -16,7 +16,7 @@ from skipmodal.data.pipeline import Loaded, Pipeline, Task, Unusable, one_by_one
 from skipmodal.data.sources import BadRow, Medium, Row
 from skipmodal.data.writer import Dropped, PrepReport
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig, read_image
+from skipmodal.image import ImageConfig, read_image, shrink, to_tensor
 from skipmodal.text import normalise
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MAX_CAPTION = 1000  # characters; more is not a caption
 SILENCE = 1e-3  # a recording that stays under this (-60 dB) is silent
-BATCH = 8  # recordings in one transform,
-BATCH_FRAMES = 4000  # and their padded frames: beyond 32 MB, each temporary array costs page faults
+BATCH = 8  # pictures in one encoding, recordings in one transform,
+BATCH_FRAMES = 4000  # and the recordings' padded frames: beyond 32 MB, each temporary array costs page faults
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,15 @@ def prepare_image_text(
     test: float = 0.02,
     limit: int | None = None,
     jobs: int | None = None,
+    device: str = "auto",
     dry_run: bool = False,
     overwrite: bool = False,
 ) -> PrepReport:
     """Pictures with captions -> a prepared dataset at `out`.
 
     Args:
+        image: size of the pictures, and the frozen encoder whose features are cached.
+        device: where that encoder runs.
         layout: a name in `sources.LAYOUTS`, or auto.
         licence: of the data, as it shall stand in model cards.
         val, test: fractions, for rows whose source names no split; a hash of the id decides.
@@ -65,10 +68,13 @@ def prepare_image_text(
 
     Raises UserError for an unusable source or target, and where no row is usable.
     """
-    image = image or ImageConfig()
+    from skipmodal.device import pick_device
+
+    image, place = image or ImageConfig(), pick_device(device)
     name, rows = _read_source(source, layout, "image", val, test, limit)
     load = one_by_one(_check_picture if dry_run else partial(_load_picture, config=image))
-    pipeline = Pipeline(rows, _captions, load, lambda pictures: [(each[None],) for each in pictures], jobs)
+    encode = partial(_as_rows, config=image) if image.encoder == "none" or dry_run else _FeatureEncoder(image, place)
+    pipeline = Pipeline(rows, _captions, load, encode, jobs)
     if dry_run:
         return pipeline.check()
     settings = {
@@ -222,6 +228,32 @@ def _load_picture(row: Row, texts: list[str], config: ImageConfig) -> Loaded:
         return Loaded(row, texts, read_image(_file(row), config))
     except UserError as error:
         raise Unusable("unreadable picture", str(error)) from error
+
+
+def _as_rows(pictures: list[np.ndarray], config: ImageConfig) -> list[tuple[np.ndarray, ...]]:
+    return [(shrink(picture, config.size)[None],) for picture in pictures]
+
+
+class _FeatureEncoder:
+    """Pictures at the encoder's size -> (picture at the dataset's size, features) rows."""
+
+    def __init__(self, config: ImageConfig, device: "torch.device") -> None:
+        from skipmodal.models.efficientnet import EfficientNetLite0
+
+        self.config, self.device = config, device
+        self.encoder = EfficientNetLite0().load_published().to(device)
+
+    def __call__(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        import torch
+
+        rows: list[tuple[np.ndarray, ...]] = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), BATCH):
+                batch = pictures[start : start + BATCH]
+                features = self.encoder(to_tensor(np.stack(batch)).to(self.device)).half().cpu().numpy()
+                small = _as_rows(batch, self.config)
+                rows += [(*images, grid[None]) for images, grid in zip(small, features, strict=True)]
+        return rows
 
 
 def _check_picture(row: Row, texts: list[str]) -> Loaded:

@@ -4,6 +4,7 @@
     items.jsonl    one line an item: id, split, texts, and where its media lie
     index.npy      int64 (N, 6): see INDEX; opening reads nothing else
     images.npy     uint8 (N, H, W, 3)                     kind image-text
+    features.npy   float16 (N, 49, 1280)                  the same, where a frozen image encoder is cached
     mel.npy        float16 (frames, n_mels)               kind text-speech
     wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
     dropped.jsonl  one line a row that was left out: where, reason, detail
@@ -67,7 +68,10 @@ ArrayLayout = dict[str, tuple[str, tuple[int, ...]]]
 def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayLayout:
     """Name -> (dtype, shape of one row) of the arrays of a dataset."""
     if image:
-        return {"images": ("|u1", (image.size, image.size, 3))}
+        from skipmodal.models import efficientnet as net
+
+        features: ArrayLayout = {"features": ("<f2", (net.GRID**2, net.WIDTH))} if image.encoder != "none" else {}
+        return {"images": ("|u1", (image.size, image.size, 3)), **features}
     assert audio
     return {"mel": ("<f2", (audio.n_mels,)), "wav": ("<i2", ())}
 
@@ -121,6 +125,10 @@ class PreparedDataset:
         """uint8 RGB of shape (size, size, 3)."""
         return self._arrays["images"].rows(self._index[i, ROW], 1)[0]
 
+    def features(self, i: int) -> np.ndarray:
+        """float16 of shape (49, 1280): the grid of the frozen image encoder."""
+        return self._arrays["features"].rows(self._index[i, ROW], 1)[0]
+
     def mel(self, i: int) -> np.ndarray:
         """float16 in [0, 1] of shape (frames, n_mels)."""
         return self._arrays["mel"].rows(self._index[i, ROW], self._index[i, FRAMES])
@@ -139,7 +147,8 @@ class PreparedDataset:
         last = index[-1]
         if self._lines[-1] != ord("\n") or last[LINE] >= len(self._lines):
             raise _damaged(self.path, "items.jsonl is cut short")
-        rows = {"images": last[ROW] + 1, "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
+        pictures = last[ROW] + 1
+        rows = {"images": pictures, "features": pictures, "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
         for name, array in self._arrays.items():
             if len(array) != rows[name]:
                 raise _damaged(self.path, f"{name}.npy has {len(array)} rows, the index {rows[name]}")

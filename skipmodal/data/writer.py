@@ -195,7 +195,7 @@ class DatasetWriter:
         firsts = [array.append(rows) for array, rows in zip(self._arrays, row.arrays, strict=True)]
         item: dict[str, Any] = {"id": row.id, "split": row.split, "texts": row.texts}
         record: dict[str, Any] = {"item": item, "dropped_texts": row.dropped_texts}
-        if len(firsts) == 1:
+        if self.settings["kind"] == "image-text":
             item |= {"row": firsts[0]}
         else:
             frames, samples = map(len, row.arrays)
@@ -248,7 +248,7 @@ class DatasetWriter:
                         return f"row {self.done + 1} of the source has changed since"
                     self.done += 1
                     if item := record.get("item"):
-                        counts = (item["frames"], item["samples"]) if "frames" in item else (1,)
+                        counts = (item["frames"], item["samples"]) if "frames" in item else [1] * len(self._arrays)
                         for array, count in zip(self._arrays, counts, strict=True):
                             array.skip(count)
         except (ValueError, TypeError, KeyError):

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.layers import CBHG, Prenet
-from skipmodal.text import BOS, EOS, PAD, SYMBOLS
+from skipmodal.models.search import Sentences, State, beam_search
+from skipmodal.text import BOS, PAD, SYMBOLS
 
 
 class ImageDecoder(nn.Module):
@@ -70,22 +71,15 @@ class TextDecoder(nn.Module):
         return torch.cat([embedded, u[:, None].expand(-1, ids.shape[1], -1)], 2) if self.context else embedded
 
     @torch.no_grad()
-    def generate(self, u: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """Greedy: u (B, d_k) -> ids (B, L), end-of-sentence included, and (B,) bool: hit the cap without one."""
-        state = self.initial_state(u)
-        token = torch.full((len(u), 1), BOS, device=u.device)
-        done = torch.zeros(len(u), dtype=torch.bool, device=u.device)
-        tokens = []
-        for _ in range(max_length):
-            hidden, state = self.lstm(self._inputs(u, token), state)
-            logits = self.output(hidden)
-            logits[..., (PAD, BOS)] = -torch.inf  # never targets; without this an untrained model may emit them
-            token = logits.argmax(-1).masked_fill(done[:, None], PAD)
-            tokens.append(token)
-            done |= token[:, 0] == EOS
-            if done.all():
-                break
-        return torch.cat(tokens, 1), ~done
+    def generate(self, u: Tensor, max_length: int, beam: int = 1) -> Sentences:
+        """Free-running from u (B, d_k); see `beam_search`."""
+        u = u.repeat_interleave(beam, 0)
+
+        def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
+            hidden, state = self.lstm(self._inputs(u, ids), state)
+            return self.output(hidden[:, 0]), state
+
+        return beam_search(step, self.initial_state(u[::beam]), max_length, beam)
 
 
 @dataclass
@@ -98,6 +92,7 @@ class Speech:
     lengths: Tensor  # (B,) valid frames
     steps: Tensor  # (B,) valid decoder steps
     capped: Tensor  # (B,) bool: did not stop by itself
+    alignment: Tensor | None = None  # (B, steps, characters), of a decoder that attends
 
 
 class SpeechDecoder(nn.Module):

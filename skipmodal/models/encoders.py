@@ -46,8 +46,11 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (B, L), lengths (B,) -> e (B, embedding)."""
-        states = self.cbhg(self.prenet(self.embed(ids)), lengths)
-        return torch.tanh(self.project(states.sum(1) / lengths[:, None]))
+        return torch.tanh(self.project(self.states(ids, lengths).sum(1) / lengths[:, None]))
+
+    def states(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The same, (B, L, 2 * text_channels) before the mean; zeros in the padding."""
+        return self.cbhg(self.prenet(self.embed(ids)), lengths)  # type: ignore[no-any-return]
 
 
 class SpeechEncoder(nn.Module):
@@ -67,12 +70,17 @@ class SpeechEncoder(nn.Module):
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
         """mel (B, frames, n_mels), lengths (B,) -> e (B, embedding)."""
+        x, lengths = self.convolve(mel, lengths)
+        states, _ = self.gru(x)
+        last = states[torch.arange(len(states), device=states.device), lengths - 1]
+        return torch.tanh(self.project(last))
+
+    def convolve(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """mel (B, frames, n_mels), lengths (B,) -> (B, frames / 4, channels * bands), zeros in the padding; lengths."""
         x = (mel * length_mask(lengths, mel.shape[1])[:, :, None])[:, None]  # (B, 1, T, F)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
             lengths = (lengths + 1) // 2
             mask = length_mask(lengths, x.shape[2])
             x = F.relu(norm(x.transpose(1, 2), mask)).transpose(1, 2)  # the norm leaves zeros in the padding
-        states, _ = self.gru(x.transpose(1, 2).flatten(2))
-        last = states[torch.arange(len(states), device=states.device), lengths - 1]
-        return torch.tanh(self.project(last))
+        return x.transpose(1, 2).flatten(2), lengths

@@ -13,19 +13,25 @@ from skipmodal.models.bottleneck import ModalityClassifier, ModalityTransformer,
 from skipmodal.models.decoders import ImageDecoder, Speech, SpeechDecoder, TextDecoder
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
 from skipmodal.models.layers import reverse_gradient
+from skipmodal.models.search import Sentences
 
 MODALITIES = ("image", "text", "speech")  # the classifier's three classes, in order
 
 
 @dataclass
 class Outputs:
-    """Everything the losses need; sizes as in Batch."""
+    """Everything the losses need; sizes as in Batch, None where the batch lacks one half."""
 
-    modality_logits: Tensor  # (Na + Na + Nb + Nb, 3): image, text of A, text of B, speech
-    text_logits: Tensor  # (Na + Nb, L, 66) from u_img and u_spch
-    text_from_text_logits: Tensor | None  # the same from u_txt, where asked for
-    images: Tensor  # (Na, 3, S, S) from u_txt
-    speech: Speech | None  # from u_txt; None without B
+    modality_logits: Tensor  # (vectors or tokens, 3) of images, texts of A, texts of B, speech, in this order
+    modality_counts: list[int]  # how many of each
+    text_from_image: Tensor | None = None  # (Na, L, 66) from u_img
+    text_from_speech: Tensor | None = None  # (Nb, L, 66) from u_spch
+    text_from_text: Tensor | None = None  # the same from u_txt, of the last items
+    images: Tensor | None = None  # (Na, 3, S, S) from u_txt
+    speech: Speech | None = None  # from u_txt
+    # Attention weights (Nb, S, N) with valid S and N, of decoders that attend: D_txt over speech, D_spch over text.
+    listening: tuple[Tensor, Tensor, Tensor] | None = None
+    reading: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 class SkipModal(nn.Module):
@@ -56,6 +62,20 @@ class SkipModal(nn.Module):
         """mel (B, T, n_mels), lengths (B,) -> u (B, d_k)."""
         return self.memory(self.transformer(self.speech_encoder(mel, lengths)))  # type: ignore[no-any-return]
 
+    def generate_text(self, u: Tensor, max_length: int, beam: int = 1) -> Sentences:
+        """u (B, d_k) -> the most likely sentence of each item."""
+        return self.text_decoder.generate(u, max_length, beam)
+
+    def generate_speech(
+        self, u: Tensor, max_frames: int, max_length: int = 0, beam: int = 1
+    ) -> tuple[Speech, Sentences | None]:
+        """u (B, d_k) -> speech; no sentence lies behind it here, and the last two arguments have no effect."""
+        return self.speech_decoder.generate(u, max_frames), None
+
+    def generate_image(self, u: Tensor) -> Tensor:
+        """u (B, d_k) -> RGB (B, 3, size, size) in [-1, 1]."""
+        return self.image_decoder(u)  # type: ignore[no-any-return]
+
     def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
         """One training pass. All vectors go through T together, so its batch norm has one statistic for all."""
         n_a, n_b = len(batch.images), len(batch.mel)
@@ -65,7 +85,8 @@ class SkipModal(nn.Module):
         if n_b:
             e.append(self.speech_encoder(batch.mel, batch.mel_lengths))
         z = self.transformer(torch.cat(e))
-        u_image, u_text_a, u_text_b, u_speech = self.memory(z).split([n_a, n_a, n_b, n_b])
+        counts = [n_a, n_a, n_b, n_b]
+        u_image, u_text_a, u_text_b, u_speech = self.memory(z).split(counts)
         z_image, z_text, z_speech = z.split([n_a, n_a + n_b, n_b])
         # L_T has terms for image and speech only, so C sees text without a gradient back. The min-max game is played
         # by reversing C's gradient, as the paper says: z leaves its own class, where L_T itself would name text.
@@ -80,8 +101,10 @@ class SkipModal(nn.Module):
         )
         return Outputs(
             modality_logits=logits,
-            text_logits=text_logits[: n_a + n_b],
-            text_from_text_logits=text_logits[n_a + n_b :] if text_from_text else None,
-            images=self.image_decoder(u_text_a) if n_a else batch.images,
+            modality_counts=counts,
+            text_from_image=text_logits[:n_a] if n_a else None,
+            text_from_speech=text_logits[n_a : n_a + n_b] if n_b else None,
+            text_from_text=text_logits[n_a + n_b :] if text_from_text else None,
+            images=self.image_decoder(u_text_a) if n_a else None,
             speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths) if n_b else None,
         )

@@ -18,7 +18,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import Recipe, describe, dump_recipe, parse_yaml
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models.skipmodal import SkipModal
+from skipmodal.models import Model, build_model
 
 FORMAT = 1
 MAX_CONFIG_BYTES = 1_000_000
@@ -28,7 +28,7 @@ MAX_CONFIG_BYTES = 1_000_000
 class Checkpoint:
     """A model with everything that synthesis needs to know."""
 
-    model: SkipModal
+    model: Model
     recipe: Recipe
     audio: AudioConfig
     image: ImageConfig
@@ -86,7 +86,7 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
         with torch.device("meta"):
-            model = SkipModal(recipe.model, audio, image)
+            model = build_model(recipe.model, audio, image)
         weights = load_file(folder / "model.safetensors", device=str(device))
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}

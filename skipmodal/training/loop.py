@@ -21,10 +21,15 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models.skipmodal import SkipModal
+from skipmodal.models import Model, build_model
+from skipmodal.models.tokens import TokenSkipModal
+from skipmodal.training import distributed
 from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, resolve_checkpoint, save_checkpoint
 from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
+
+
+SPEECH_LOSSES = ("mel", "linear", "stop", "text_from_speech", "listening", "reading")
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
@@ -33,9 +38,14 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
     Checkpoints are `latest` and `best` (lowest validation loss). With `resume`, training goes on from `latest` where
     there is one, bit for bit on the CPU; without it a run that has one is refused.
     Raises UserError for data that doesn't fit, a run that exists or can't be written, or too many non-finite steps
-    in a row.
+    in a row. Under `torchrun` every process takes its share of each batch.
     """
-    device = pick_device(recipe.train.device)
+    device = distributed.own_device(pick_device(recipe.train.device))
+    with distributed.join(device) as processes:
+        return _train(recipe, run, resume, device, processes)
+
+
+def _train(recipe: Recipe, run: Path, resume: bool, device: torch.device, processes: distributed.Processes) -> Path:
     a, b = _open_data(recipe)
     audio, image = b.meta.audio, a.meta.image
     assert audio is not None and image is not None  # the datasets' kinds are checked
@@ -49,16 +59,20 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
         raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
 
     torch.manual_seed(recipe.train.seed)
-    model = SkipModal(recipe.model, audio, image).to(device)
+    model = build_model(recipe.model, audio, image).to(device)
+    if found is None and isinstance(model, TokenSkipModal):
+        model.load_published()
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    batches = TrainingBatches(a, b, recipe.data, recipe.train.seed)
+    batches = TrainingBatches(a, b, recipe.data, recipe.train.seed, processes.rank, processes.count)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
     if found is not None:
         step, skipped, best = _restore(found, recipe, audio, image, model, optimizer, scaler, device)
+    if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
+        torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
         num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
@@ -73,7 +87,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(device.type, dtype) if precision != "fp32" else nullcontext()
 
-    with Monitor(run, step, steps) as monitor, _stop_signal() as stop_asked:
+    with Monitor(run, step, steps, processes.first) as monitor, _stop_signal() as stop_asked:
         parameters = sum(p.numel() for p in model.parameters())
         monitor.say(
             f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, "
@@ -101,6 +115,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
+            processes.average_gradients(model)
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
             if torch.isfinite(norm):
@@ -113,7 +128,8 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 totals = {name: values[:logged] for name, values in totals.items()}
                 skipped, bad_in_a_row = skipped + 1, bad_in_a_row + 1
                 if bad_in_a_row >= recipe.optim.max_bad_steps:
-                    save("latest")
+                    if processes.first:
+                        save("latest")
                     raise UserError(
                         f"{bad_in_a_row} steps in a row had non-finite gradients, the last with the items "
                         f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 "
@@ -129,15 +145,16 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
                 lr = optimizer.param_groups[0]["lr"]
                 monitor.scalars("train", step, {**means, "norm": norm.item(), "lr": lr, "skipped": skipped})
                 totals.clear()
-            if step % recipe.train.eval_every == 0 or step == steps:
+            if processes.first and (step % recipe.train.eval_every == 0 or step == steps):
                 validation = validate(model, recipe, a, b, device)
                 monitor.scalars("val", step, validation)
                 _sample(monitor, step, model, recipe, a, b, device)
                 if validation["loss"] < best:
                     best = validation["loss"]
                     save("best")
-            stopping = stop_asked() and step < steps
-            if step == steps or stopping or time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes:
+            stopping = processes.any(stop_asked(), device) and step < steps
+            due = time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes
+            if processes.first and (step == steps or stopping or due):
                 save("latest")
                 saved_at = time.monotonic()
             if stopping:
@@ -149,7 +166,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
 
 @torch.no_grad()
 def validate(
-    model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
+    model: Model, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
 ) -> dict[str, float]:
     """Mean teacher-forced losses over the first `eval_items` validation items of each dataset."""
     assert b.meta.audio is not None
@@ -161,7 +178,7 @@ def validate(
         linear = batch.linear(b.meta.audio) if len(batch.mel) else None
         losses = compute_losses(model(batch, text_from_text=recipe.loss.text_from_text > 0), batch, linear)
         for name, value in losses.items():
-            weight = len(batch.mel) if name in ("mel", "linear", "stop", "text_from_speech") else len(batch.images)
+            weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
             weight = len(batch.ids) if name in ("text_from_text", "adversary") else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight
@@ -179,7 +196,7 @@ def _ignore_interrupt(worker: int) -> None:
 def _sample(
     monitor: Monitor,
     step: int,
-    model: SkipModal,
+    model: Model,
     recipe: Recipe,
     a: PreparedDataset,
     b: PreparedDataset,
@@ -206,7 +223,8 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
 
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return kind(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
 def _schedule(config: OptimConfig, step: int, steps: int) -> float:
@@ -252,7 +270,7 @@ def _restore(
     recipe: Recipe,
     audio: AudioConfig,
     image: ImageConfig,
-    model: SkipModal,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     device: torch.device,

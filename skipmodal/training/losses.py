@@ -6,6 +6,7 @@ from torch import Tensor
 
 from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
+from skipmodal.models.attention import guided_attention
 from skipmodal.models.layers import length_mask
 from skipmodal.models.skipmodal import Outputs
 from skipmodal.text import PAD
@@ -16,21 +17,25 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
 
     `linear` (Nb, T, n_linear) are the post-net's targets; needed where the batch has speech.
     """
-    n_a, n_b = len(batch.images), len(batch.mel)
+    n_a = len(batch.images)
     losses = {}
-    if n_a:
+    if outputs.text_from_image is not None and outputs.images is not None:
         losses["image"] = F.l1_loss(outputs.images, batch.images)
-        losses["text_from_image"] = _text(outputs.text_logits[:n_a], batch.ids[:n_a])
-    if n_b:
-        assert outputs.speech is not None and linear is not None
+        losses["text_from_image"] = _text(outputs.text_from_image, batch.ids[:n_a])
+    if outputs.text_from_speech is not None and outputs.speech is not None:
+        assert linear is not None
         mask = length_mask(batch.mel_lengths, batch.mel.shape[1])
         losses["mel"] = (outputs.speech.mel - batch.mel).abs()[mask].mean()
-        losses["linear"] = (outputs.speech.linear - linear).abs()[mask].mean()
+        lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
+        losses["linear"] = (outputs.speech.linear - linear).abs()[length_mask(lengths, linear.shape[1])].mean()
         losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
-        losses["text_from_speech"] = _text(outputs.text_logits[n_a:], batch.ids[n_a:])
-    if outputs.text_from_text_logits is not None:
-        losses["text_from_text"] = _text(outputs.text_from_text_logits, batch.ids)
-    losses["adversary"] = _adversary(outputs.modality_logits, n_a, n_b)
+        losses["text_from_speech"] = _text(outputs.text_from_speech, batch.ids[n_a:])
+    if outputs.text_from_text is not None:
+        losses["text_from_text"] = _text(outputs.text_from_text, batch.ids[-len(outputs.text_from_text) :])
+    for name, attention in (("listening", outputs.listening), ("reading", outputs.reading)):
+        if attention is not None:
+            losses[name] = guided_attention(*attention)
+    losses["adversary"] = _adversary(outputs)
     return losses
 
 
@@ -41,8 +46,8 @@ def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
 
 
 def _text(logits: Tensor, ids: Tensor) -> Tensor:
-    """Cross-entropy a character (equation 6)."""
-    return F.cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=PAD)
+    """Cross-entropy a character (equation 6). The padding of ids (B, L) may go on beyond that of the logits."""
+    return F.cross_entropy(logits.flatten(0, 1), ids[:, : logits.shape[1]].flatten(), ignore_index=PAD)
 
 
 def _stop(logits: Tensor, steps: Tensor) -> Tensor:
@@ -53,11 +58,10 @@ def _stop(logits: Tensor, steps: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
 
 
-def _adversary(logits: Tensor, n_a: int, n_b: int) -> Tensor:
+def _adversary(outputs: Outputs) -> Tensor:
     """L_C of equation (1): one mean for image, text of A, text of B and speech; T's part comes by gradient reversal."""
-    groups = logits.split([n_a, n_a, n_b, n_b])
     terms = []
-    for group, modality in zip(groups, (0, 1, 1, 2), strict=True):
+    for group, modality in zip(outputs.modality_logits.split(outputs.modality_counts), (0, 1, 1, 2), strict=True):
         if len(group):
             terms.append(F.cross_entropy(group, torch.full((len(group),), modality, device=group.device)))
     return torch.stack(terms).sum()

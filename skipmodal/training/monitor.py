@@ -15,6 +15,7 @@ from torch import Tensor
 from skipmodal import image, text
 from skipmodal.audio import AudioConfig
 from skipmodal.data.batches import Batch
+from skipmodal.models import Model
 from skipmodal.models.bottleneck import Memory
 from skipmodal.models.skipmodal import SkipModal
 from skipmodal.vocoder import griffin_lim
@@ -29,14 +30,14 @@ SAMPLE_CHARACTERS = 150
 class Monitor:
     """Progress on stderr, and TensorBoard events in the run's folder where TensorBoard is installed."""
 
-    def __init__(self, run: Path, step: int, steps: int) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, run: Path, step: int, steps: int, shown: bool = True) -> None:
+        self.console = Console(stderr=True, quiet=not shown)
         self._progress = Progress(
             TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self._task = self._progress.add_task("", total=steps, completed=step)
-        self._writer = _summary_writer(run, step)
+        self._writer = _summary_writer(run, step) if shown else None
         if self._writer is None:
             self.say("TensorBoard or matplotlib is not installed: no curves or plots (pip install 'skipmodal[train]')")
         self._clock = (time.perf_counter(), step)
@@ -75,40 +76,47 @@ class Monitor:
             self._writer.flush()
 
     @torch.no_grad()
-    def samples(self, step: int, model: SkipModal, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
+    def samples(self, step: int, model: Model, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
         """Decodes fixed validation items free-running, image to speech included, which no loss trains."""
-        n_a = len(batch.images)
-        references = [text.decode(ids) for ids in batch.ids.tolist()]
-        u_image = model.encode_image(batch.images)
-        u_text = model.encode_text(batch.ids, batch.lengths)
-        u_speech = model.encode_speech(batch.mel, batch.mel_lengths)
-        captions, _ = model.text_decoder.generate(torch.cat([u_image, u_speech]), SAMPLE_CHARACTERS)
+        n_a, ids = len(batch.images), batch.ids
+        references = [text.decode(i) for i in ids.tolist()]
+        from_image = model.encode_image(batch.pictures)
+        from_text = model.encode_text(ids, batch.lengths)
+        from_speech = model.encode_speech(batch.mel, batch.mel_lengths)
         frames = int(SAMPLE_SECONDS * audio.sample_rate / audio.hop_length)
-        speech = model.speech_decoder.generate(torch.cat([u_image, u_text[n_a:]]), frames)
-        hypotheses = [text.decode(ids) for ids in captions.tolist()]
+        hypotheses = [
+            text.decode(i)
+            for latent in (from_image, from_speech)
+            for i in model.generate_text(latent, SAMPLE_CHARACTERS).ids.tolist()
+        ]
         for i, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
             self.say(f"  {'image' if i < n_a else 'speech'} -> text: {hypothesis!r} (reference {reference!r})")
-        self.say(f"  stopped by itself: {int((~speech.capped).sum())} of {len(speech.capped)} utterances")
+        spoken = [model.generate_speech(latent, frames, SAMPLE_CHARACTERS)[0] for latent in (from_image, from_text)]
+        capped = torch.cat([speech.capped for speech in spoken])
+        self.say(f"  stopped by itself: {int((~capped).sum())} of {len(capped)} utterances")
         if self._writer is None:
             return
         rows = "\n".join(f"| {r} | {h} |" for r, h in zip(references, hypotheses, strict=True))
         self._writer.add_text("samples/captions", f"| reference | decoded |\n|---|---|\n{rows}", step)
-        drawn = np.concatenate([image.to_pixels(batch.images), image.to_pixels(model.image_decoder(u_text[:n_a]))], 2)
-        self._writer.add_images("samples/picture_and_text2img", drawn, step, dataformats="NHWC")
-        wavs = griffin_lim(speech.linear, speech.lengths, audio)
-        names = [f"img2speech_{i}" for i in range(n_a)] + [f"text2speech_{i}" for i in range(len(wavs) - n_a)]
-        for name, wav in zip(names, wavs, strict=True):
-            peak = wav.abs().max().clamp(min=1e-5)
-            self._writer.add_audio(f"samples/{name}", wav / peak, step, audio.sample_rate)
-        if n_a < len(wavs):
-            length = int(speech.lengths[n_a])
-            mel, stop = speech.mel[n_a, :length], speech.stop[n_a].sigmoid()
-            self._writer.add_figure("samples/text2speech", _plot_speech(batch.mel[0], mel, linear[0], stop), step)
-        if isinstance(model.memory, Memory):
-            z = model.transformer(
-                torch.cat([model.image_encoder(batch.images), model.text_encoder(batch.ids, batch.lengths)])
-            )
-            self._writer.add_figure("samples/alignment_memory", _plot_memory(model.memory.weights(z)), step)
+        drawn = image.to_pixels(model.generate_image(from_text))[:n_a]
+        pictures = np.concatenate([image.to_pixels(batch.images), drawn], 2)
+        self._writer.add_images("samples/picture_and_text2img", pictures, step, dataformats="NHWC")
+        for name, speech in zip(("img2speech", "text2speech"), spoken, strict=True):
+            wavs = griffin_lim(speech.linear, speech.lengths, audio)
+            for i, wav in enumerate(wavs):
+                peak = wav.abs().max().clamp(min=1e-5)
+                self._writer.add_audio(f"samples/{name}_{i}", wav / peak, step, audio.sample_rate)
+        read = spoken[1]  # its first items are A's texts
+        length = int(read.lengths[n_a])
+        mel, stop = read.mel[n_a, :length], read.stop[n_a].sigmoid()
+        self._writer.add_figure("samples/text2speech", _plot_speech(batch.mel[0], mel, linear[0], stop), step)
+        if read.alignment is not None:
+            alignment = read.alignment[n_a : n_a + 1, : int(read.steps[n_a])]
+            self._writer.add_figure("samples/alignment_text", _plot_weights(alignment, "character", "step"), step)
+        if isinstance(model, SkipModal) and isinstance(model.memory, Memory):
+            e = torch.cat([model.image_encoder(batch.images), model.text_encoder(ids, batch.lengths)])
+            weights = model.memory.weights(model.transformer(e))
+            self._writer.add_figure("samples/alignment_memory", _plot_weights(weights, "basis vector", "item"), step)
 
 
 def _summary_writer(run: Path, step: int) -> Any:
@@ -138,14 +146,14 @@ def _plot_speech(target: Tensor, mel: Tensor, linear: Tensor, stop: Tensor) -> "
     return figure
 
 
-def _plot_memory(weights: Tensor) -> "Figure":
-    """The alignment of items to basis vectors, one picture a head: weights (heads, N, n_k)."""
+def _plot_weights(weights: Tensor, across: str, down: str) -> "Figure":
+    """Attention weights (pictures, rows, columns), one under the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 6), layout="constrained")
-    for axes, head in zip(
+    for axes, picture in zip(
         figure.subplots(len(weights), 1, squeeze=False)[:, 0], weights.float().cpu().numpy(), strict=True
     ):
-        axes.imshow(head, aspect="auto", interpolation="none")
-        axes.set(xlabel="basis vector", ylabel="item")
+        axes.imshow(picture, aspect="auto", interpolation="none")
+        axes.set(xlabel=across, ylabel=down)
     return figure

@@ -6,7 +6,7 @@ import torch
 
 from skipmodal import text
 from skipmodal.config import DataConfig
-from skipmodal.data.batches import TrainingBatches, _Plan, collate, validation_batches
+from skipmodal.data.batches import TrainingBatches, _captions, _Plan, collate, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 
 
@@ -16,14 +16,14 @@ def datasets(toy):
 
 
 def test_an_epoch_is_a_permutation_and_epochs_differ():
-    plan = _Plan(np.arange(100, 130), None, 5, (0, 0))
+    plan = _Plan(np.arange(100, 130), np.ones(30), 5, (0, 0))
     first, second = (np.concatenate([plan.batch(e * 6 + k) for k in range(6)]) for e in range(2))
     assert sorted(first) == sorted(second) == list(range(100, 130))
     assert list(first) != list(second)
 
 
 def test_items_left_over_by_whole_batches_are_not_always_the_same():
-    plan = _Plan(np.arange(11), None, 5, (0, 0))
+    plan = _Plan(np.arange(11), np.ones(11), 5, (0, 0))
     missing = {(set(range(11)) - {i for k in range(2) for i in plan.batch(e * 2 + k)}).pop() for e in range(20)}
     assert len(missing) > 3
 
@@ -67,7 +67,7 @@ def test_only_training_items_are_drawn(datasets):
 def test_collate_pads_and_pairs(datasets):
     a, b = datasets
     items_a, items_b = a.indices("train")[:2], b.indices("train")[:3]
-    batch = collate(a, b, items_a, items_b, None)
+    batch = collate(a, b, np.stack([items_a, [0, 0]], 1), items_b)
     expected = [a.texts(i)[0] for i in items_a] + [b.texts(i)[0] for i in items_b]
     assert [text.decode(row) for row in batch.ids.tolist()] == expected
     for row, n in zip(batch.ids, batch.lengths, strict=True):
@@ -79,3 +79,40 @@ def test_collate_pads_and_pairs(datasets):
     assert b.meta.audio
     linear = batch.linear(b.meta.audio)
     assert linear.shape[:2] == batch.mel.shape[:2]
+
+
+def test_every_caption_of_a_picture_is_drawn_once_an_epoch(tmp_path):
+    from skipmodal.data.prepare import prepare_image_text
+    from tests.conftest import write_captioned_pictures
+
+    a = PreparedDataset(write_captioned_pictures(tmp_path, prepare_image_text))
+    pairs, lengths = _captions(a, 12)
+    drawn = {(a.item(i)["id"], a.texts(i)[choice]) for i, choice in pairs}
+    # Longer ones are left out, unless a picture has nothing else.
+    assert drawn == {("0", "a dog"), ("0", "a big dog"), ("1", "a cat on a sofa in a room"), ("2", "a cat"), ("3", "x")}
+    assert lengths.tolist() == [len(a.texts(i)[choice]) for i, choice in pairs]
+
+
+def test_a_part_of_the_linear_targets_is_that_part_of_the_whole(datasets):
+    a, b = datasets
+    audio, items = b.meta.audio, b.indices("train")[:4]
+    none = np.empty((0, 2), dtype=np.int64)
+    whole = collate(a, b, none, items).linear(audio)
+    for seed in range(3):
+        cut = collate(a, b, none, items, 7, np.random.default_rng(seed))
+        part, (firsts, lengths, longest) = cut.linear(audio), cut.linear_part
+        assert part.shape[1] == longest == 7
+        for row, expected, first, n in zip(part, whole, firsts, lengths, strict=True):
+            torch.testing.assert_close(row[:n], expected[first : first + n])
+    longer = collate(a, b, none, items, 1000, np.random.default_rng(0))
+    for row, expected, n in zip(longer.linear(audio), whole, longer.linear_part[1], strict=True):
+        torch.testing.assert_close(row[:n], expected[:n])
+    assert longer.linear_part[1].tolist() == b.frames[items].tolist()
+
+
+def test_processes_share_a_batch(datasets):
+    config = DataConfig(batch_size=8)
+    whole = TrainingBatches(*datasets, config, 0)[5]
+    shares = [TrainingBatches(*datasets, config, 0, rank, 2)[5] for rank in range(2)]
+    assert sorted(whole.names) == sorted(name for share in shares for name in share.names)
+    assert all(len(share.images) == len(share.mel) == 2 for share in shares)

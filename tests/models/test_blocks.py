@@ -239,7 +239,7 @@ def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it(context):
     torch.manual_seed(0)
     decoder = TextDecoder(ModelConfig(text_context=context)).eval()
     u = torch.randn(3, 256)
-    ids, _ = decoder.generate(u, 12)
+    ids = decoder.generate(u, 12).ids
     logits = decoder(u, ids)
     logits[..., :2] = -torch.inf
     valid = ids != 0
@@ -302,11 +302,11 @@ def test_text_decoder_stops_or_says_that_it_was_cut():
     decoder, u = TextDecoder(PAPER).eval(), torch.randn(2, 256)
     decoder.output.weight.data.zero_()
     decoder.output.bias.data[2] = 1.0  # end of sentence
-    ids, capped = decoder.generate(u, 20)
+    ids, capped, _ = decoder.generate(u, 20)
     assert ids.shape == (2, 1)
     assert not capped.any()
     decoder.output.bias.data[2] = -1.0
-    ids, capped = decoder.generate(u, 20)
+    ids, capped, _ = decoder.generate(u, 20)
     assert ids.shape == (2, 20)
     assert capped.all()
     assert (ids > 2).all()

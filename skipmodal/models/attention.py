@@ -1,0 +1,76 @@
+"""Dot-product attention with sinusoidal positions, and the guide that keeps speech and text in step.
+
+No context is fed back into what makes the queries, so teacher forcing attends from all steps in one call.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+GUIDE_WIDTH = 0.2  # g of Tachibana et al.
+
+
+class AttentionMemory(NamedTuple):
+    """What queries are compared with, computed once a sequence."""
+
+    keys: Tensor  # (B, heads, N, width / heads)
+    values: Tensor  # (B, heads, N, width / heads)
+    mask: Tensor  # (B, N) bool, true where valid
+
+    def repeat(self, times: int) -> "AttentionMemory":
+        """Each item `times` times in a row."""
+        return AttentionMemory(*(tensor.repeat_interleave(times, 0) for tensor in self))
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries and keys also carry where they lie (Ping et al., Deep Voice 3, ICLR 2018).
+
+    Positions are in characters on both sides, so equal rates put the weight on the diagonal from the start. Tokens
+    without an order all lie at zero, which leaves the weights to the content.
+    """
+
+    def __init__(self, query: int, memory: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = nn.Linear(query, width), nn.Linear(memory, width), nn.Linear(memory, width)
+        self.position_gain = nn.Parameter(torch.ones(heads, 1, 1))
+
+    def remember(self, memory: Tensor, positions: Tensor, mask: Tensor) -> AttentionMemory:
+        """memory (B, N, W), positions (B, N) in characters, mask (B, N) -> keys and values."""
+        keys = self._split(self.key(memory))
+        return AttentionMemory(keys + self._where(positions, keys), self._split(self.value(memory)), mask)
+
+    def forward(self, x: Tensor, positions: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
+        """x (B, S, query), positions (B, S) in characters -> context (B, S, width), weights (B, heads, S, N)."""
+        queries = self._split(self.query(x))
+        queries = queries + self._where(positions, queries)
+        scores = queries @ memory.keys.transpose(2, 3) * queries.shape[-1] ** -0.5
+        weights = scores.masked_fill(~memory.mask[:, None, None], -torch.inf).softmax(-1)
+        return (weights @ memory.values).transpose(1, 2).flatten(2), weights
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _where(self, positions: Tensor, like: Tensor) -> Tensor:
+        return self.position_gain * sinusoids(positions, like.shape[-1])[:, None].to(like.dtype)
+
+
+def sinusoids(positions: Tensor, width: int) -> Tensor:
+    """(...,) positions -> (..., width): sines, then cosines, of periods 2 pi to 20000 pi."""
+    half = width // 2
+    rates = 10000.0 ** -(torch.arange(half, device=positions.device) / half)
+    angles = positions.float()[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos(), angles.new_zeros(*angles.shape[:-1], width - 2 * half)], -1)
+
+
+def guided_attention(weights: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+    """Mean weight far off the diagonal (Tachibana et al., ICASSP 2018, section 4).
+
+    weights (B, S, N), steps (B,) and tokens (B,) valid -> scalar.
+    """
+    s, n = torch.arange(weights.shape[1], device=weights.device), torch.arange(weights.shape[2], device=weights.device)
+    along = s[None, :, None] / steps[:, None, None] - n[None, None, :] / tokens[:, None, None]
+    penalty = 1 - torch.exp(-(along**2) / (2 * GUIDE_WIDTH**2))
+    valid = (s < steps[:, None])[:, :, None] & (n < tokens[:, None])[:, None]
+    return (weights * penalty * valid).sum() / steps.sum()

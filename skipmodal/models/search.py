@@ -1,0 +1,57 @@
+"""From next-character scores to a sentence: beam search, of which a beam of one is greedy decoding."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skipmodal.text import BOS, EOS, PAD
+
+LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / characters ** this
+State = tuple[Tensor, ...]  # each (layers, rows, width)
+
+
+class Sentences(NamedTuple):
+    """What a search found."""
+
+    ids: Tensor  # (B, L), end-of-sentence included, then padding
+    capped: Tensor  # (B,) bool: hit the cap without an end
+    log_probability: Tensor  # (B,) of the whole sentence
+
+
+def beam_search(
+    step: Callable[[Tensor, int, State], tuple[Tensor, State]], state: State, max_length: int, beam: int
+) -> Sentences:
+    """The best of `beam` hypotheses an item.
+
+    `step(ids (rows, 1), position, state)` gives logits (rows, 66) and the next state; `state` comes with one row an
+    item and is repeated: row b * beam + k is hypothesis k of item b.
+    """
+    batch, device = state[0].shape[1], state[0].device
+    state = tuple(tensor.repeat_interleave(beam, 1) for tensor in state)
+    scores = torch.full((batch, beam), -torch.inf, device=device)
+    scores[:, 0] = 0  # all hypotheses start equal: only one may branch
+    lengths = torch.zeros(batch, beam, device=device)
+    done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
+    ids = torch.full((batch, beam, 1), BOS, device=device)
+    first_rows = torch.arange(batch, device=device)[:, None] * beam
+    for position in range(max_length):
+        logits, state = step(ids[:, :, -1].reshape(-1, 1), position, state)
+        logits[:, (PAD, BOS)] = -torch.inf  # never targets; an untrained model may emit them
+        log_p = logits.float().log_softmax(-1).view(batch, beam, -1)
+        # A finished hypothesis goes on as it is, by one padding.
+        log_p = log_p.masked_fill(done[:, :, None], -torch.inf)
+        log_p[:, :, PAD] = log_p[:, :, PAD].masked_fill(done, 0)
+        candidates = scores[:, :, None] + log_p
+        longer = (lengths + ~done)[:, :, None].clamp(min=1)
+        best = (candidates / longer**LENGTH_POWER).flatten(1).topk(beam).indices
+        parent, symbol = best // log_p.shape[2], best % log_p.shape[2]
+        scores = candidates.flatten(1).gather(1, best)
+        lengths = (lengths + ~done).gather(1, parent)
+        ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
+        done = done.gather(1, parent) | (symbol == EOS)
+        state = tuple(tensor.index_select(1, (first_rows + parent).flatten()) for tensor in state)
+        if done[:, 0].all():  # the best of each item has ended
+            break
+    return Sentences(ids[:, 0, 1:], ~done[:, 0], scores[:, 0])

@@ -1,0 +1,203 @@
+"""Decoders that attend: text over the tokens u, speech over what the text decoder knows at each character.
+
+Between a picture and its sound lies a sentence that the picture commits to: fed by the picture alone, a speech
+decoder averages over all that could be said. Nothing is discretised but the character that is fed back.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipmodal.config import ModelConfig
+from skipmodal.models.attention import Attention, AttentionMemory
+from skipmodal.models.decoders import Speech
+from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask
+from skipmodal.models.search import Sentences, State, beam_search
+from skipmodal.text import BOS, PAD, SYMBOLS
+
+
+class Latent(NamedTuple):
+    """Tokens u of some items of one modality."""
+
+    u: Tensor  # (B, N, d_k)
+    lengths: Tensor  # (B,) valid tokens
+    rate: float  # characters a token: 1 of text, 0 of a picture, which has no order
+    ids: Tensor | None = None  # (B, N) of text: what is given needn't be decoded
+
+    @property
+    def mask(self) -> Tensor:
+        return length_mask(self.lengths, self.u.shape[1])
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, d_k): one vector an item."""
+        return (self.u * self.mask[:, :, None]).sum(1) / self.lengths[:, None]
+
+    def positions(self) -> Tensor:
+        return (torch.arange(self.u.shape[1], device=self.u.device) * self.rate).expand(len(self.u), -1)
+
+
+class Transcript(NamedTuple):
+    """What the text decoder knows at each character, for the speech decoder."""
+
+    states: Tensor  # (B, L, text_decoder): hidden states
+    embedded: Tensor  # (B, L, text_channels): the characters that were fed
+    lengths: Tensor  # (B,)
+
+
+class AttentionTextDecoder(nn.Module):
+    """Attention LSTM over the characters -> attention over u -> LSTM -> 66-way softmax.
+
+    Both LSTMs start from the mean of u.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.width = config.text_decoder
+        self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
+        self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
+        self.attention_rnn = nn.LSTM(config.text_channels, self.width, batch_first=True)
+        self.attention = Attention(self.width, config.d_k, self.width, config.heads)
+        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.width, len(SYMBOLS))
+
+    def forward(self, latent: Latent, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Teacher forcing on ids (B, L).
+
+        Returns logits (B, L, 66), states (B, L, width), embedded (B, L, text_channels) and the weights of the
+        attention (B, heads, L, N).
+        """
+        embedded = self.embed(F.pad(ids[:, :-1], (1, 0), value=BOS))
+        positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+        states, weights, _ = self._steps(embedded, positions, self._remember(latent), self._initial_state(latent))
+        states = self.dropout(states)
+        return self.output(states), states, embedded, weights
+
+    @torch.no_grad()
+    def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
+        """Free-running; see `beam_search`."""
+        memory = self._remember(latent).repeat(beam)
+
+        def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
+            positions = torch.full(ids.shape, position, device=ids.device)
+            states, _, state = self._steps(self.embed(ids), positions, memory, state)
+            return self.output(states[:, 0]), state
+
+        return beam_search(step, self._initial_state(latent), max_length, beam)
+
+    def _remember(self, latent: Latent) -> AttentionMemory:
+        return self.attention.remember(latent.u, latent.positions(), latent.mask)
+
+    def _initial_state(self, latent: Latent) -> State:
+        return torch.tanh(self.state(latent.mean)).unflatten(1, (4, 1, -1)).permute(1, 2, 0, 3).contiguous().unbind()
+
+    def _steps(
+        self, embedded: Tensor, positions: Tensor, memory: AttentionMemory, state: State
+    ) -> tuple[Tensor, Tensor, State]:
+        queries, (h1, c1) = self.attention_rnn(self.dropout(embedded), state[:2])
+        context, weights = self.attention(queries, positions, memory)
+        states, (h2, c2) = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
+        return states, weights, (h1, c1, h2, c2)
+
+
+class AttentionSpeechDecoder(nn.Module):
+    """What the text decoder knows -> bidirectional GRU; prenet -> attention GRU -> attention over that -> 2 x LSTM
+    -> r frames of mel and a stop logit a step -> CBHG post-net -> linear magnitudes.
+    """
+
+    AHEAD, BEHIND = 4, 1  # characters to which the attention may move in one free-running step
+
+    def __init__(self, config: ModelConfig, n_mels: int, n_linear: int, characters_per_frame: float) -> None:
+        super().__init__()
+        self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
+        self.characters_per_step = characters_per_frame * self.r
+        self.state_dropout = config.dropout
+        self.reader = BiGRU(config.text_decoder + config.text_channels, self.width // 2)
+        self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
+        self.attention_rnn = nn.GRU(config.prenet[-1], self.width, batch_first=True)
+        self.attention = Attention(self.width, self.width // 2 * 2, self.width, heads=1)
+        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, 2, batch_first=True, dropout=config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.width, self.r * n_mels)
+        self.stop = nn.Linear(self.width, 1)
+        channels = config.postnet_channels
+        self.postnet = CBHG(n_mels, config.postnet_banks, channels, projection=2 * channels)
+        self.linear = nn.Linear(2 * channels, n_linear)
+
+    def forward(
+        self, transcript: Transcript, mel: Tensor, lengths: Tensor, crop: tuple[Tensor, Tensor, int] | None = None
+    ) -> Speech:
+        """Teacher forcing: target mel (B, T, n_mels), lengths (B,).
+
+        `crop` (first frames, valid frames, longest) is the part of each item that the post-net works on.
+        """
+        frames = mel.shape[1]
+        steps = -(-frames // self.r)
+        inputs = F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
+        positions = self.characters_per_step * torch.arange(steps, device=mel.device).expand(len(mel), -1)
+        queries, _ = self.attention_rnn(self.prenet(inputs))
+        context, weights = self.attention(queries, positions, self._read(transcript))
+        hidden, _ = self.decoder_rnn(torch.cat([queries, context], 2))
+        predicted, stop = self._frames(hidden)
+        predicted = predicted[:, :frames]
+        part, part_lengths = predicted, lengths
+        if crop is not None:
+            first, part_lengths, longest = crop
+            index = (first[:, None] + torch.arange(longest, device=mel.device)).clamp(max=frames - 1)
+            part = predicted.gather(1, index[:, :, None].expand(-1, -1, self.n_mels))
+        linear = self.linear(self.postnet(part, part_lengths))
+        return Speech(
+            predicted, linear, stop, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool(), weights[:, 0]
+        )
+
+    @torch.no_grad()
+    def generate(self, transcript: Transcript, max_frames: int) -> Speech:
+        """Free-running until the stop output fires, or `max_frames`; attention moves along the text and never jumps."""
+        memory = self._read(transcript)
+        batch, device = len(transcript.states), transcript.states.device
+        frame = transcript.states.new_zeros(batch, 1, self.n_mels)
+        gru: Tensor | None = None
+        lstm: tuple[Tensor, Tensor] | None = None
+        at = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        characters = torch.arange(memory.mask.shape[1], device=device)
+        max_steps = max(max_frames // self.r, 1)
+        lengths = torch.full((batch,), max_steps * self.r, device=device)
+        done = torch.zeros(batch, dtype=torch.bool, device=device)
+        mels, stops, alignment = [], [], []
+        for step in range(max_steps):
+            query, gru = self.attention_rnn(self.prenet(frame), gru)
+            near = (characters >= at - self.BEHIND) & (characters <= at + self.AHEAD)
+            where = torch.full((batch, 1), step * self.characters_per_step, device=device)
+            context, weights = self.attention(query, where, memory._replace(mask=memory.mask & near))
+            at = weights[:, 0, 0].argmax(1, keepdim=True)
+            hidden, lstm = self.decoder_rnn(torch.cat([query, context], 2), lstm)
+            mel, stop = self._frames(hidden)
+            mels.append(mel)
+            stops.append(stop)
+            alignment.append(weights[:, 0])
+            frame = mel[:, -1:]
+            now = (stop[:, 0] > 0) & ~done
+            lengths[now] = (step + 1) * self.r
+            done |= now
+            if done.all():
+                break
+        mel = torch.cat(mels, 1)
+        linear = self.linear(self.postnet(mel, lengths))
+        return Speech(mel, linear, torch.cat(stops, 1), lengths, lengths // self.r, ~done, torch.cat(alignment, 1))
+
+    def _read(self, transcript: Transcript) -> AttentionMemory:
+        states = transcript.states
+        if self.training:
+            # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
+            keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
+            states = states * keep
+        read = self.reader(torch.cat([states, transcript.embedded], 2), transcript.lengths)
+        positions = torch.arange(read.shape[1], device=read.device).expand(len(read), -1)
+        return self.attention.remember(read, positions, length_mask(transcript.lengths, read.shape[1]))
+
+    def _frames(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.dropout(hidden)
+        return self.output(hidden).view(len(hidden), -1, self.n_mels), self.stop(hidden)[..., 0]

@@ -1,0 +1,58 @@
+"""Encoders that keep their time or grid axis: tokens e instead of one embedding, for T, C and M to act on each."""
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal.config import ModelConfig
+from skipmodal.image import ImageConfig
+from skipmodal.models import efficientnet
+from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
+from skipmodal.models.layers import BiGRU
+
+
+class ImageTokens(nn.Module):
+    """Grid features of a frozen EfficientNet-Lite0, or of the paper's convolutions without their max-pool, each with
+    its learned place -> FC -> tanh -> e.
+    """
+
+    def __init__(self, config: ModelConfig, image: ImageConfig) -> None:
+        super().__init__()
+        self.backbone: nn.Module
+        if image.encoder == "efficientnet_lite0":
+            self.backbone, width, tokens = efficientnet.EfficientNetLite0(), efficientnet.WIDTH, efficientnet.GRID**2
+        else:
+            self.backbone = ImageEncoder(config).layers
+            width, tokens = config.image_channels[-1], (image.size >> len(config.image_channels)) ** 2
+        self.tokens = tokens
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(width, config.embedding)
+        self.places = nn.Parameter(0.1 * torch.randn(tokens, config.embedding))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1], or features (B, N, width) that prep has cached -> e (B, N, embedding)."""
+        if pictures.dim() == 4:
+            pictures = self.backbone(pictures)
+            pictures = pictures.flatten(2).transpose(1, 2) if pictures.dim() == 4 else pictures
+        return torch.tanh(self.dropout(self.project(pictures)) + self.places)
+
+
+class TextTokens(TextEncoder):
+    """The paper's text encoder without its mean over time: one token a character."""
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """ids (B, L), lengths (B,) -> e (B, L, embedding)."""
+        return torch.tanh(self.project(self.states(ids, lengths)))
+
+
+class SpeechTokens(SpeechEncoder):
+    """The paper's speech encoder with a bidirectional GRU whose every state is a token: one for four frames."""
+
+    def __init__(self, config: ModelConfig, n_mels: int) -> None:
+        super().__init__(config, n_mels)
+        self.gru = BiGRU(self.gru.input_size, config.speech_gru)  # type: ignore[assignment]
+        self.project = nn.Linear(2 * config.speech_gru, config.embedding)
+
+    def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
+        x, lengths = self.convolve(mel, lengths)
+        return torch.tanh(self.project(self.gru(x, lengths))), lengths

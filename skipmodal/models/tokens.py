@@ -1,0 +1,135 @@
+"""The token model: the paper's system where T, C and M act on every token, and the decoders attend.
+
+One vector u for a picture and a sentence is the paper's limit: a picture's grid, a text's characters and a
+recording's time are kept instead. T, C and M are those of the vector model, M still the one memory for all.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import ModelConfig
+from skipmodal.data.batches import Batch
+from skipmodal.image import ImageConfig
+from skipmodal.models.bottleneck import ModalityClassifier, ModalityTransformer, build_memory
+from skipmodal.models.decoders import ImageDecoder, Speech
+from skipmodal.models.efficientnet import EfficientNetLite0
+from skipmodal.models.layers import length_mask, reverse_gradient
+from skipmodal.models.search import Sentences
+from skipmodal.models.skipmodal import Outputs
+from skipmodal.models.token_decoders import AttentionSpeechDecoder, AttentionTextDecoder, Latent, Transcript
+from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
+
+
+class TokenSkipModal(nn.Module):
+    """Translates between image, text and speech through one memory, token by token."""
+
+    def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Where a character of average length lies in a recording.
+        self.characters_per_frame = config.characters_per_second * audio.hop_length / audio.sample_rate
+        self.image_encoder = ImageTokens(config, image)
+        self.text_encoder = TextTokens(config)
+        self.speech_encoder = SpeechTokens(config, audio.n_mels)
+        self.transformer = ModalityTransformer(config)
+        self.classifier = ModalityClassifier(config)
+        self.memory = build_memory(config)
+        self.image_decoder = ImageDecoder(config, image.size)
+        self.text_decoder = AttentionTextDecoder(config)
+        self.speech_decoder = AttentionSpeechDecoder(config, audio.n_mels, audio.n_linear, self.characters_per_frame)
+
+    def load_published(self) -> None:
+        """Gives the frozen image encoder its published weights. Raises UserError where they are not installed."""
+        if isinstance(self.image_encoder.backbone, EfficientNetLite0):
+            self.image_encoder.backbone.load_published()
+
+    def encode_image(self, pictures: Tensor) -> Latent:
+        """Pixels (B, 3, S, S) in [-1, 1], or cached features (B, N, width)."""
+        e = self.image_encoder(pictures)
+        return self._latent(e, torch.full((len(e),), e.shape[1], device=e.device), 0.0)
+
+    def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:
+        """ids (B, L), lengths (B,)."""
+        return self._latent(self.text_encoder(ids, lengths), lengths, 1.0)._replace(ids=ids)
+
+    def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
+        """mel (B, frames, n_mels), lengths (B,)."""
+        return self._latent(*self.speech_encoder(mel, lengths), 4 * self.characters_per_frame)
+
+    def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
+        """The most likely sentence of each item."""
+        return self.text_decoder.generate(latent, max_length, beam)
+
+    def generate_speech(
+        self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
+    ) -> tuple[Speech, Sentences | None]:
+        """Speech, and the latent sentence behind it, which a text has already."""
+        if latent.ids is not None:
+            sentences, ids = None, latent.ids
+        else:
+            sentences = self.generate_text(latent, max_length, beam)
+            ids = sentences.ids
+        _, states, embedded, _ = self.text_decoder(latent, ids)
+        lengths = (ids != 0).sum(1)
+        return self.speech_decoder.generate(Transcript(states, embedded, lengths), max_frames), sentences
+
+    def generate_image(self, latent: Latent) -> Tensor:
+        """RGB (B, 3, size, size) in [-1, 1]."""
+        return self.image_decoder(latent.mean)  # type: ignore[no-any-return]
+
+    def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
+        """One training pass. All tokens go through T together, so its batch norm has one statistic for all.
+
+        `text_from_text` is always so for B, since D_spch reads the states of that pass.
+        """
+        n_a, n_b = len(batch.images), len(batch.mel)
+        e_text = self.text_encoder(batch.ids, batch.lengths)
+        text_mask = length_mask(batch.lengths, e_text.shape[1])
+        e = [e_text[:n_a][text_mask[:n_a]], e_text[n_a:][text_mask[n_a:]]]
+        if n_a:
+            e_image = self.image_encoder(batch.pictures)
+            e.insert(0, e_image.flatten(0, 1))
+        if n_b:
+            e_speech, tokens = self.speech_encoder(batch.mel, batch.mel_lengths)
+            speech_mask = length_mask(tokens, e_speech.shape[1])
+            e.append(e_speech[speech_mask])
+        counts = [0] * (not n_a) + [len(part) for part in e] + [0] * (not n_b)
+        z = self.transformer(torch.cat(e))
+        z_image, z_text, z_speech = z.split([counts[0], counts[1] + counts[2], counts[3]])
+        logits = self.classifier(torch.cat([
+            reverse_gradient(z_image, adversary_scale), z_text.detach(), reverse_gradient(z_speech, adversary_scale),
+        ]))  # fmt: skip
+        u_image, u_text_a, u_text_b, u_speech = self.memory(z).split(counts)
+
+        outputs = Outputs(modality_logits=logits, modality_counts=counts)
+        if n_a:
+            longest = int(batch.lengths[:n_a].max())
+            image = Latent(u_image.unflatten(0, (n_a, -1)), batch.lengths.new_full((n_a,), counts[0] // n_a), 0.0)
+            outputs.text_from_image, _, _, _ = self.text_decoder(image, batch.ids[:n_a, :longest])
+            text_a = Latent(_pad(u_text_a, text_mask[:n_a, :longest]), batch.lengths[:n_a], 1.0)
+            outputs.images = self.generate_image(text_a)
+        if n_b:
+            lengths = batch.lengths[n_a:]
+            longest = int(lengths.max())
+            ids = batch.ids[n_a:, :longest]
+            text_b = Latent(_pad(u_text_b, text_mask[n_a:, :longest]), lengths, 1.0)
+            outputs.text_from_text, states, embedded, _ = self.text_decoder(text_b, ids)
+            speech = Latent(_pad(u_speech, speech_mask), tokens, 4 * self.characters_per_frame)
+            outputs.text_from_speech, _, _, weights = self.text_decoder(speech, ids)
+            outputs.listening = weights.mean(1), lengths, tokens
+            outputs.speech = self.speech_decoder(
+                Transcript(states, embedded, lengths), batch.mel, batch.mel_lengths, batch.linear_part
+            )
+            outputs.reading = outputs.speech.alignment, outputs.speech.steps, lengths
+        return outputs
+
+    def _latent(self, e: Tensor, lengths: Tensor, rate: float) -> Latent:
+        mask = length_mask(lengths, e.shape[1])
+        return Latent(_pad(self.memory(self.transformer(e[mask])), mask), lengths, rate)
+
+
+def _pad(tokens: Tensor, mask: Tensor) -> Tensor:
+    """(sum of valid, width) -> (B, N, width), zeros in the padding."""
+    padded = tokens.new_zeros(*mask.shape, tokens.shape[1])
+    return padded.masked_scatter(mask[:, :, None], tokens)
