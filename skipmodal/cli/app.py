@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import prep, synthesis, train
+from skipmodal.cli import evaluate, prep, synthesis, train
 from skipmodal.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(prep.app, name="prep")
 app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 synthesis.register(app)
 
 

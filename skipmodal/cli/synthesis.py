@@ -35,6 +35,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]
 MaxSeconds = Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")]
 MaxCharacters = Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")]
+Beam = Annotated[int, typer.Option(min=1, max=16, help="Hypotheses kept while a sentence is decoded; 1 is greedy.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,21 +53,11 @@ def _command(source: str, target: str) -> Callable[..., None]:
     def to_speech(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
         suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of files in --directory.")] = "wav",
-        max_seconds: MaxSeconds = 10.0, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
+        max_seconds: MaxSeconds = 10.0, beam: Beam = 4, as_json: Json = False, device: Device = "auto",
+        batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
-        _run(
-            items,
-            source,
-            target,
-            model,
-            output,
-            directory,
-            suffix,
-            as_json,
-            device,
-            batch_size,
-            max_seconds=max_seconds,
-        )
+        limits = {"max_seconds": max_seconds, "beam": beam}
+        _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size, **limits)
 
     def to_image(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
@@ -77,11 +68,11 @@ def _command(source: str, target: str) -> Callable[..., None]:
 
     def to_text(
         items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
-        max_characters: MaxCharacters = 200, as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
+        max_characters: MaxCharacters = 200, beam: Beam = 4, as_json: Json = False, device: Device = "auto",
+        batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
-        _run(
-            items, source, target, model, output, directory, "txt", as_json, device, batch_size, max_text=max_characters
-        )
+        limits = {"max_text": max_characters, "beam": beam}
+        _run(items, source, target, model, output, directory, "txt", as_json, device, batch_size, **limits)
 
     commands: dict[str, Callable[..., None]] = {"speech": to_speech, "image": to_image, "text": to_text}
     return commands[target]
@@ -197,8 +188,9 @@ def _deliver(
     name: str, result: "Translation", target: str, path: Path | None, as_json: bool, translator: "Translator"
 ) -> None:
     record: dict[str, Any] = {"input": name, "output": str(path) if path else None, "capped": result.capped}
+    if result.text is not None:  # also the latent sentence behind speech
+        record["text"] = result.text
     if isinstance(result.value, str):
-        record["text"] = result.value
         if path is not None:
             audio.write_atomic(path, f"{result.value}\n".encode())
         elif not as_json:

@@ -93,7 +93,7 @@ class Pipeline:
         pool = ThreadPoolExecutor(self.jobs or os.cpu_count())
         waiting: deque[Callable[[], list[Loaded | Dropped]]] = deque()
         try:
-            with _progress(len(self.rows), done) as advance:
+            with progress(len(self.rows), done) as advance:
                 for start in range(done, len(self.rows) + AHEAD * BLOCK, BLOCK):
                     waiting.append(self._submit(pool, self.rows[start : start + BLOCK]))
                     if len(waiting) > AHEAD and (block := waiting.popleft()()):
@@ -147,7 +147,7 @@ def _kept(result: Loaded, arrays: tuple[np.ndarray, ...]) -> Kept:
 
 
 @contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
+def progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
     """A bar where stderr is a terminal, else a line now and then; yields a function that advances it."""
     if sys.stderr.isatty():
         from rich.console import Console

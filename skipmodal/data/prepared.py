@@ -148,7 +148,12 @@ class PreparedDataset:
         if self._lines[-1] != ord("\n") or last[LINE] >= len(self._lines):
             raise _damaged(self.path, "items.jsonl is cut short")
         pictures = last[ROW] + 1
-        rows = {"images": pictures, "features": pictures, "mel": last[ROW] + last[FRAMES], "wav": last[SAMPLE] + last[SAMPLES]}
+        rows = {
+            "images": pictures,
+            "features": pictures,
+            "mel": last[ROW] + last[FRAMES],
+            "wav": last[SAMPLE] + last[SAMPLES],
+        }
         for name, array in self._arrays.items():
             if len(array) != rows[name]:
                 raise _damaged(self.path, f"{name}.npy has {len(array)} rows, the index {rows[name]}")

@@ -3,8 +3,8 @@
 A caption is four words, `size colour shape place` ("big red circle left"): 2 x 6 x 5 x 4 = 240 combinations.
 The seed deals them into three disjoint sets, each balanced over words and pairs of words:
 
-* 100 that have pictures and never speech: train of image-text (and val: other renderings of the same);
-* 100 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
+* 140 that have pictures and never speech: train of image-text (and val: other renderings of the same);
+* 60 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
 * 40 that have neither: test of both datasets, and the loose photos.
 
 A word is always the same two tones at once, so that a transcript is decoded exactly, without a recogniser:
@@ -39,7 +39,9 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLACES = {"left": (0.29, 0.5), "right": (0.71, 0.5), "top": (0.5, 0.29), "bottom": (0.5, 0.71)}
 WORDS = (*SIZES, *COLOURS, *SHAPES, *PLACES)
 CAPTIONS = tuple(" ".join(words) for words in product(SIZES, COLOURS, SHAPES, PLACES))
-HELD_OUT = 40  # captions with neither pictures nor speech to learn from
+# Of five shapes in a size, colour and place, three have pictures: with fewer, a word is learned by its company.
+PICTURED, SPOKEN = 140, 60
+HELD_OUT = len(CAPTIONS) - PICTURED - SPOKEN  # captions with neither pictures nor speech to learn from
 
 SIDE = 64  # pixels a picture
 _OVERSAMPLING = 4
@@ -91,9 +93,8 @@ class ToyReport:
 
 
 def partition(seed: int) -> Partition:
-    """Deals the 240 captions into 100 pictured, 100 spoken and 40 held out, each balanced over the words."""
-    half = (len(CAPTIONS) - HELD_OUT) // 2
-    quota = {"pictured": half, "spoken": half, "held_out": HELD_OUT}
+    """Deals the 240 captions into 140 pictured, 60 spoken and 40 held out, each balanced over the words."""
+    quota = {"pictured": PICTURED, "spoken": SPOKEN, "held_out": HELD_OUT}
     dealt: dict[str, list[str]] = {name: [] for name in quota}
     seen: dict[str, Counter[tuple[str, ...]]] = {name: Counter() for name in quota}
     for i in np.random.default_rng(seed).permutation(len(CAPTIONS)):

@@ -1,0 +1,56 @@
+"""`skipmodal eval`: a checkpoint's figures on a held-out split."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    task: Annotated[Literal["img2speech", "img2text", "speech2text", "text2speech"], typer.Option(help="What.")],
+    data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "test",
+    transcriber: Annotated[
+        str | None,
+        typer.Option(help="faster-whisper:NAME_OR_FOLDER, pocketsphinx or command:PROGRAM, to hear speech with."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json and items.jsonl.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
+    wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
+    beam: Annotated[int, typer.Option(min=1, max=16, help="Hypotheses kept while a sentence is decoded.")] = 4,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs decoded together.")] = 32,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
+    """Measure a checkpoint on a held-out split: caption metrics, word error rates, how speech ends."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from skipmodal.data.pipeline import progress
+    from skipmodal.data.prepared import PreparedDataset
+    from skipmodal.device import pick_device
+    from skipmodal.evaluation import tasks
+    from skipmodal.evaluation.transcribe import Transcriber
+    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.translate import Translator
+
+    dataset, chosen = PreparedDataset(data), pick_device(device)
+    hear = Transcriber(transcriber, cache) if transcriber else None
+    translator = Translator(load_checkpoint(checkpoint, chosen), chosen, beam=beam)
+    if wavs is not None:
+        wavs.mkdir(parents=True, exist_ok=True)
+    with progress(len(dataset.indices(split)[:limit]), 0) as advance:
+        report = tasks.evaluate(
+            translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size, wavs=wavs,
+            advance=advance,
+        )  # fmt: skip
+    table = Table(title=f"{report.task}, {report.items} items of {report.data}, {report.split}", title_justify="left")
+    for name in report.figures:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in report.figures.values()))
+    Console(markup=False, highlight=False).print(table)
+    if out is not None:
+        tasks.write_report(report, out)
+        print(f"wrote {out}", file=sys.stderr)

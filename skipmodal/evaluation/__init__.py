@@ -1,0 +1,1 @@
+"""Scores of captions and speech, transcribers, and the tables they fill."""

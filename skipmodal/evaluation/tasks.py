@@ -1,0 +1,152 @@
+"""What `skipmodal eval` measures: a model's output on a held-out split, scored against the split's texts."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from skipmodal.audio import write_atomic, write_audio
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import UserError
+from skipmodal.evaluation.captions import score_captions, tokenise
+from skipmodal.evaluation.transcribe import SILENCE, Transcriber
+from skipmodal.evaluation.wer import error_rates, normalise_transcript
+from skipmodal.translate import Translation, Translator
+
+TASKS = {
+    "img2speech": "image-text",
+    "img2text": "image-text",
+    "speech2text": "text-speech",
+    "text2speech": "text-speech",
+}
+Advance = Callable[[int], None]
+
+
+@dataclass
+class Report:
+    """Figures of one task, and the items behind them."""
+
+    task: str
+    data: str
+    split: str
+    items: int
+    figures: dict[str, float]
+    details: list[dict[str, Any]] = field(repr=False, default_factory=list)
+
+
+def evaluate(
+    translator: Translator, dataset: PreparedDataset, task: str, *, split: str = "test", limit: int | None = None,
+    transcriber: Transcriber | None = None, batch_size: int = 32, wavs: Path | None = None,
+    advance: Advance = lambda items: None,
+) -> Report:  # fmt: skip
+    """Runs one task over a split.
+
+    `wavs` is a folder for the speech that was made. Raises UserError where the data or the transcriber are missing
+    or of the wrong kind.
+    """
+    if dataset.meta.kind != TASKS[task]:
+        raise UserError(f"{dataset.path}: is a {dataset.meta.kind} dataset; {task} is measured on {TASKS[task]}")
+    if task.endswith("speech") and transcriber is None:
+        raise UserError(f"{task} needs a transcriber to be heard; give --transcriber")
+    items = dataset.indices(split)[:limit]
+    if len(items) < 2:
+        raise UserError(f"{dataset.path}: has fewer than two items in its {split} split")
+    source, _, target = task.replace("img", "image").partition("2")
+    details: list[dict[str, Any]] = []
+    for start in range(0, len(items), batch_size):
+        batch = items[start : start + batch_size]
+        results = translator.decode(_encode(translator, dataset, batch, source), target)
+        for i, result, heard in zip(batch, results, _heard(results, transcriber, translator), strict=True):
+            item = dataset.item(i)
+            details.append({"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)})
+            if wavs is not None and isinstance(result.value, np.ndarray):
+                write_audio(wavs / f"{Path(item['id']).stem}.wav", result.value, translator.audio.sample_rate)
+        advance(len(batch))
+    figures = _figures(task, details)
+    return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details)
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """report.json and items.jsonl in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = {key: value for key, value in asdict(report).items() if key != "details"}
+    write_atomic(folder / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
+    lines = "".join(json.dumps(detail, ensure_ascii=False) + "\n" for detail in report.details)
+    write_atomic(folder / "items.jsonl", lines.encode())
+
+
+def _encode(translator: Translator, dataset: PreparedDataset, items: Sequence[int], source: str) -> Any:
+    if source == "image" and translator.image.encoder != "none":
+        if dataset.meta.image is None or dataset.meta.image.encoder != translator.image.encoder:
+            raise UserError(f"{dataset.path}: has no features of {translator.image.encoder}; prepare it with --encoder")
+        features = np.stack([dataset.features(i) for i in items]).astype(np.float32)
+        with torch.inference_mode():
+            return translator.model.encode_image(torch.from_numpy(features).to(translator.device))
+    if source == "image":
+        return translator.encode([translator.read(dataset.image(i), source) for i in items], source)
+    if source == "text":
+        return translator.encode([translator.read(dataset.texts(i)[0], source) for i in items], source)
+    wavs = [dataset.wav(i).astype(np.float32) / 32768 for i in items]
+    return translator.encode([translator.read(wav, source) for wav in wavs], source)
+
+
+def _heard(
+    results: Sequence[Translation], transcriber: Transcriber | None, translator: Translator
+) -> Iterator[str | None]:
+    for result in results:
+        if isinstance(result.value, str) or transcriber is None:
+            yield None
+        else:
+            (text,) = transcriber([(result.value, translator.audio.sample_rate)])
+            yield text
+
+
+def _describe(result: Translation, heard: str | None, translator: Translator) -> dict[str, Any]:
+    detail: dict[str, Any] = {"text": result.text, "capped": result.capped}
+    if isinstance(result.value, np.ndarray):
+        detail["heard"] = heard
+        detail["seconds"] = round(len(result.value) / translator.audio.sample_rate, 3)
+        detail["silent"] = bool(np.abs(result.value).max(initial=0) < SILENCE)
+    return detail
+
+
+def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
+    said = [detail["heard"] if task.endswith("speech") else detail["text"] for detail in details]
+    figures: dict[str, float] = {}
+    if task.startswith("img"):
+        names = [str(i) for i in range(len(details))]
+        references = {
+            name: [normalise_transcript(r) for r in d["references"]] for name, d in zip(names, details, strict=True)
+        }
+        if task == "img2text":  # written words are compared as they are
+            references = {name: d["references"] for name, d in zip(names, details, strict=True)}
+        hypotheses = said if task == "img2text" else [normalise_transcript(text) for text in said]
+        scores = score_captions(dict(zip(names, hypotheses, strict=True)), references)
+        figures |= {f"BLEU-{i}": 100 * value for i, value in enumerate(scores.bleu, 1)}
+        figures |= {"ROUGE-L": 100 * scores.rouge_l, "CIDEr-D": 100 * scores.cider}
+        figures["vocabulary"] = len({word for text in said for word in tokenise(text)})
+    if not task.startswith("img") or (task == "img2speech" and details[0]["text"] is not None):
+        spoken = [d["text"] if task == "img2speech" else d["references"][0] for d in details]
+        rates = error_rates(spoken, said)
+        figures |= {"WER": 100 * rates.wer, "CER": 100 * rates.cer}
+    figures["stopped"] = 100 * (1 - sum(d["capped"] for d in details) / len(details))
+    figures["empty"] = sum(not text.strip() for text in said)
+    figures["repeats"] = sum(repeats(text) for text in said)
+    if task.endswith("speech"):
+        figures["silent"] = sum(d["silent"] for d in details)
+        figures["seconds"] = float(np.mean([d["seconds"] for d in details]))
+    return figures
+
+
+def repeats(text: str, times: int = 3) -> bool:
+    """Whether some phrase is said three times in a row."""
+    words = tokenise(text)
+    return any(
+        words[i : i + n] * times == words[i : i + n * times]
+        for n in range(1, len(words) // times + 1)
+        for i in range(len(words) - n * times + 1)
+    )

@@ -1,0 +1,131 @@
+"""Transcribers: recordings -> text, through faster-whisper, pocketsphinx or any command; cached by what is heard.
+
+Silence is never fed to a recogniser, which would invent words: its transcript is empty.
+"""
+
+import hashlib
+import io
+import json
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from skipmodal.audio import write_audio
+from skipmodal.errors import UserError
+
+SILENCE = 1e-3  # peak; -60 dB
+ENGINES = "faster-whisper:NAME_OR_FOLDER, pocketsphinx, or command:PROGRAM (gets a wav's path, prints the text)"
+Engine = Callable[[np.ndarray, int], str]  # samples (n,) and their rate -> text
+
+
+class Transcriber:
+    """One engine with a cache on disk; a rerun on the same audio costs no recognition."""
+
+    def __init__(self, spec: str, cache: Path | None = None) -> None:
+        """`spec` as in ENGINES. Raises UserError for an engine that is unknown or not installed."""
+        name, _, argument = spec.partition(":")
+        makers = {"faster-whisper": _faster_whisper, "pocketsphinx": _pocketsphinx, "command": _command}
+        if name not in makers or (name != "pocketsphinx") != bool(argument):
+            raise UserError(f"transcriber {spec!r}: expected {ENGINES}")
+        self.spec = spec
+        self._make, self._engine = (lambda: makers[name](argument)), None
+        self._path = cache
+        self._known: dict[str, str] = dict(_read_cache(cache)) if cache else {}
+
+    def __call__(self, recordings: Iterable[tuple[np.ndarray, int]]) -> Iterator[str]:
+        """(samples float32 (n,), sample rate) -> texts, in order."""
+        for wav, rate in recordings:
+            if wav.size == 0 or np.abs(wav).max() < SILENCE:
+                yield ""
+                continue
+            samples = np.clip(np.round(wav * 32767), -32768, 32767).astype("<i2")
+            key = hashlib.sha256(f"{self.spec} {rate} ".encode() + samples.tobytes()).hexdigest()[:32]
+            if key not in self._known:
+                self._engine = self._engine or self._make()
+                self._known[key] = " ".join(self._engine(samples.astype(np.float32) / 32767, rate).split())
+                if self._path:
+                    self._path.parent.mkdir(parents=True, exist_ok=True)
+                    with self._path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps([key, self._known[key]]) + "\n")
+            yield self._known[key]
+
+
+def _read_cache(path: Path) -> Iterator[tuple[str, str]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                key, text = json.loads(line)
+                yield str(key), str(text)
+            except ValueError:  # a line that was cut short
+                continue
+
+
+def _faster_whisper(name: str) -> Engine:
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError as error:
+        raise UserError("transcriber faster-whisper: not installed (pip install 'skipmodal[asr]')") from error
+    try:
+        model = WhisperModel(name, device="auto", compute_type="int8", local_files_only=Path(name).is_dir())
+    except Exception as error:  # of its own and its hub's many kinds
+        raise UserError(f"transcriber faster-whisper:{name}: cannot be loaded ({error})") from error
+
+    def hear(wav: np.ndarray, rate: int) -> str:
+        segments, _ = model.transcribe(
+            _resampled(wav, rate, 16000), language="en", beam_size=1, without_timestamps=True
+        )
+        return " ".join(segment.text for segment in segments)
+
+    return hear
+
+
+def _pocketsphinx(_: str) -> Engine:
+    try:
+        from pocketsphinx import Decoder
+    except ImportError as error:
+        raise UserError("transcriber pocketsphinx: not installed (pip install 'skipmodal[asr]')") from error
+    decoder = Decoder(loglevel="FATAL")
+
+    def hear(wav: np.ndarray, rate: int) -> str:
+        samples = (np.clip(_resampled(wav, rate, 16000), -1, 1) * 32767).astype("<i2")
+        decoder.start_utt()
+        decoder.process_raw(samples.tobytes(), full_utt=True)
+        decoder.end_utt()
+        found = decoder.hyp()
+        return found.hypstr if found else ""
+
+    return hear
+
+
+def _command(line: str) -> Engine:
+    import tempfile
+
+    def hear(wav: np.ndarray, rate: int) -> str:
+        buffer = io.BytesIO()
+        write_audio(buffer, wav, rate)
+        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+            file.write(buffer.getvalue())
+            file.flush()
+            try:
+                done = subprocess.run([*shlex.split(line), file.name], capture_output=True, text=True, timeout=300)
+            except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+                raise UserError(f"transcriber command:{line}: cannot be run ({error})") from error
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise UserError(f"transcriber command:{line}: exit status {done.returncode} ({last[:200]})")
+        return done.stdout
+
+    return hear
+
+
+def _resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    if rate == wanted:
+        return wav
+    import librosa
+
+    return np.asarray(librosa.resample(wav, orig_sr=rate, target_sr=wanted), dtype=np.float32)

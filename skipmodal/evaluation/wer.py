@@ -1,0 +1,49 @@
+"""Word and character error rates through jiwer, with one normaliser for both sides."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skipmodal.text import normalise
+
+_SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "okay": "ok", "tshirt": "t shirt"}
+_CONTRACTIONS = (
+    ("won't", "will not"), ("can't", "can not"), ("cannot", "can not"), ("n't", " not"), ("'re", " are"),
+    ("'ve", " have"), ("'ll", " will"), ("'m", " am"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """Of a corpus: words (or characters) wrong, missing or added, by those of the reference."""
+
+    wer: float
+    cer: float
+    items: int
+    empty: int  # hypotheses without a word
+
+
+def normalise_transcript(text: str) -> str:
+    """What both sides of a comparison go through.
+
+    Numbers become words, lower case, contractions are written out (but 's, which is two things), hyphens part
+    words, other punctuation goes, and a few spellings are made one.
+    """
+    text = normalise(text).lower()
+    for short, long in _CONTRACTIONS:
+        text = text.replace(short, long)
+    text = re.sub(r"[^a-z ]", "", text.replace("-", " "))
+    return " ".join(" ".join(_SPELLINGS.get(word, word) for word in text.split()).split())
+
+
+def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRates:
+    """Corpus rates after `normalise_transcript`. Items whose reference is empty are left out."""
+    import jiwer
+
+    pairs = [(normalise_transcript(r), normalise_transcript(h)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [pair for pair in pairs if pair[0]]
+    if not pairs:
+        raise ValueError("no reference has a word")
+    expected, heard = (list(side) for side in zip(*pairs, strict=True))
+    empty = sum(not text for text in heard)
+    return ErrorRates(jiwer.wer(expected, heard), jiwer.cer(expected, heard), len(pairs), empty)

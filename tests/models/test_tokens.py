@@ -1,0 +1,167 @@
+"""The token model: what reaches what, masks, free-running against teacher forcing."""
+
+import pytest
+import torch
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import load_recipe, parse_recipe
+from skipmodal.data.batches import Batch
+from skipmodal.image import ImageConfig
+from skipmodal.models import build_model
+from skipmodal.models.token_decoders import Transcript
+from skipmodal.models.tokens import TokenSkipModal
+from skipmodal.training.losses import compute_losses
+from tests.conftest import TINY_MODEL
+from tests.models.test_skipmodal import AUDIO, reached, tiny_batch
+
+TOKENS = {"tokens": True, "frames_per_step": 3, "characters_per_second": 400, "dropout": 0.3}
+
+
+def tiny_model(**changes) -> TokenSkipModal:
+    torch.manual_seed(0)
+    config = parse_recipe({"model": {**TINY_MODEL, **TOKENS, **changes}}, "tiny").model
+    model = build_model(config, AUDIO, ImageConfig(size=16))
+    assert isinstance(model, TokenSkipModal)
+    return model
+
+
+def losses_of(model, batch, **options):
+    linear = batch.linear(AUDIO) if len(batch.mel) else None
+    return compute_losses(model(batch, **options), batch, linear)
+
+
+def test_losses_reach_the_blocks_of_their_path():
+    model, batch = tiny_model().eval(), tiny_batch()
+    middle = {"transformer", "memory"}
+    path = {"text_encoder", "text_decoder", "speech_decoder", *middle}
+    losses = losses_of(model, batch)
+    assert reached(model, losses["image"]) == {"text_encoder", "image_decoder", *middle}
+    for name in ("mel", "linear", "stop"):
+        assert reached(model, losses[name]) == path, name
+    assert reached(model, losses["text_from_image"]) == {"image_encoder", "text_decoder", *middle}
+    assert reached(model, losses["text_from_speech"]) == {"speech_encoder", "text_decoder", *middle}
+    assert reached(model, losses["text_from_text"]) == {"text_encoder", "text_decoder", *middle}
+    assert reached(model, losses["listening"]) == {"speech_encoder", "text_decoder", *middle}
+    assert reached(model, losses["reading"]) == path
+    assert reached(model, losses["adversary"]) == {"image_encoder", "speech_encoder", "transformer", "classifier"}
+
+
+def test_padding_changes_no_loss():
+    model, batch = tiny_model().eval(), tiny_batch()
+    before = losses_of(model, batch)
+    pad = torch.nn.functional.pad
+    wider = Batch(
+        [], pad(batch.ids, (0, 4)), batch.lengths, batch.images,
+        pad(batch.mel, (0, 0, 0, 12), value=0.7), batch.mel_lengths, pad(batch.wav, (0, 192)),
+    )  # fmt: skip
+    after = losses_of(model, wider)
+    for name, loss in before.items():
+        torch.testing.assert_close(after[name], loss, msg=f"{name} changed", rtol=1e-4, atol=1e-5)
+
+
+def test_a_part_for_the_post_net_is_that_part_of_the_whole_without_context():
+    model, batch = tiny_model(postnet_banks=1).eval(), tiny_batch()
+    whole = model(batch).speech
+    part = (torch.tensor([2, 0, 1]), torch.tensor([20, 13, 5]), 20)
+    cut = model(Batch(**{**batch.__dict__, "linear_part": part})).speech
+    assert cut.linear.shape[1] == 20
+    torch.testing.assert_close(cut.linear[1, :13], whole.linear[1, :13])  # from its start, whole
+    assert torch.equal(cut.mel, whole.mel)
+
+
+def test_either_half_may_be_empty():
+    model = tiny_model()
+    assert set(losses_of(model, tiny_batch(2, 0))) == {"image", "text_from_image", "adversary"}
+    speech = {"mel", "linear", "stop", "text_from_speech", "text_from_text", "listening", "reading", "adversary"}
+    assert set(losses_of(model, tiny_batch(0, 3))) == speech
+
+
+@pytest.mark.parametrize("changes", [{"memory": "none"}, {"memory": "fc"}, {"transformer": False}])
+def test_ablations_build_and_train(changes):
+    torch.stack(list(losses_of(tiny_model(**changes), tiny_batch()).values())).sum().backward()
+
+
+def latents(model, batch):
+    yield "image", lambda i: model.encode_image(batch.images[i])
+    yield "speech", lambda i: model.encode_speech(batch.mel[i], batch.mel_lengths[i])
+    yield "text", lambda i: model.encode_text(batch.ids[i], batch.lengths[i])
+
+
+def test_batches_equal_items_alone_in_every_direction():
+    model, batch = tiny_model().eval(), tiny_batch()
+    for name, encode in latents(model, batch):
+        together = model.generate_text(encode(slice(0, 2)), 12, beam=3)
+        speech, sentences = model.generate_speech(encode(slice(0, 2)), 30, 12, beam=3)
+        assert (sentences is None) == (name == "text")
+        for i in range(2):
+            alone = encode(slice(i, i + 1))
+            text = model.generate_text(alone, 12, beam=3)
+            n = text.ids.shape[1]
+            assert together.ids[i, :n].tolist() == text.ids[0].tolist(), name
+            spoken, _ = model.generate_speech(alone, 30, 12, beam=3)
+            frames = int(spoken.lengths[0])
+            assert frames == int(speech.lengths[i])
+            torch.testing.assert_close(speech.mel[i, :frames], spoken.mel[0, :frames], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(speech.linear[i, :frames], spoken.linear[0, :frames], rtol=1e-4, atol=1e-5)
+
+
+def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it():
+    model, batch = tiny_model().eval(), tiny_batch()
+    for name, encode in latents(model, batch):
+        latent = encode(slice(0, 2))
+        ids = model.generate_text(latent, 12).ids
+        logits = model.text_decoder(latent, ids)[0].detach()
+        logits[..., :2] = -torch.inf
+        valid = ids != 0
+        assert torch.equal(logits.argmax(-1)[valid], ids[valid]), name
+
+
+def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them(monkeypatch):
+    model = tiny_model().eval()
+    decoder = model.speech_decoder
+    monkeypatch.setattr(type(decoder), "AHEAD", 99)  # the window is for free running alone
+    monkeypatch.setattr(type(decoder), "BEHIND", 99)
+    transcript = Transcript(torch.randn(2, 9, 8), torch.randn(2, 9, 8), torch.tensor([9, 6]))
+    decoder.stop.bias.data.fill_(-9)
+    free = decoder.generate(transcript, 30)
+    forced = decoder(transcript, free.mel, free.lengths)
+    torch.testing.assert_close(forced.mel, free.mel, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(forced.linear, free.linear, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(forced.alignment, free.alignment, rtol=1e-4, atol=1e-5)
+
+
+def test_free_running_attention_moves_along_the_text_and_never_jumps():
+    decoder = tiny_model().eval().speech_decoder
+    transcript = Transcript(5 * torch.randn(3, 40, 8), torch.randn(3, 40, 8), torch.tensor([40, 30, 40]))
+    decoder.stop.bias.data.fill_(-9)
+    at = decoder.generate(transcript, 120).alignment.argmax(2)
+    moves = at.diff(dim=1)
+    assert moves.min() >= -decoder.BEHIND
+    assert moves.max() <= decoder.AHEAD
+
+
+def test_text_decoder_is_causal():
+    model, batch = tiny_model().eval(), tiny_batch()
+    latent, ids = model.encode_image(batch.images), batch.ids[:2, :5]
+    changed = ids.clone()
+    changed[:, 2] = (ids[:, 2] - 2) % 63 + 3
+    before, after = model.text_decoder(latent, ids)[0], model.text_decoder(latent, changed)[0]
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+def test_image_to_speech_goes_through_the_memory():
+    model, batch = tiny_model().eval(), tiny_batch()
+    model.memory.memory.data.zero_()  # an empty memory carries nothing: all pictures sound the same
+    speech, _ = model.generate_speech(model.encode_image(batch.images), 30, 12)
+    assert torch.equal(speech.mel[0], speech.mel[1])
+
+
+def test_parameter_counts_of_the_base_recipe():
+    model = build_model(load_recipe("base").model, AudioConfig(), ImageConfig(encoder="efficientnet_lite0"))
+    counts = {name: sum(p.numel() for p in block.parameters()) for name, block in model.named_children()}
+    assert counts["memory"] == 128 * 256 + 256 * 256 + 256  # as in the paper
+    assert counts["classifier"] == 2 * (256 * 256 + 256) + 256 * 3 + 3
+    assert sum(p.numel() for p in model.image_encoder.backbone.parameters()) == 3_350_000
+    assert not any(p.requires_grad for p in model.image_encoder.backbone.parameters())
+    assert 2 * sum(counts.values()) < 40e6  # bytes in fp16
