@@ -5,6 +5,7 @@ Every batch is a function of the seed and its number alone, so a resumed run con
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         if self.linear_part is not None:
             first, lengths, longest = self.linear_part
             moved["linear_part"] = (first.to(device), lengths.to(device), longest)

@@ -79,7 +79,7 @@ def write_report(report: Report, folder: Path) -> None:
     write_atomic(folder / "items.jsonl", lines.encode())
 
 
-def _encode(translator: Translator, dataset: PreparedDataset, items: Sequence[int], source: str) -> Any:
+def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
     if source == "image" and translator.image.encoder != "none":
         if dataset.meta.image is None or dataset.meta.image.encoder != translator.image.encoder:
             raise UserError(f"{dataset.path}: has no features of {translator.image.encoder}; prepare it with --encoder")
@@ -118,14 +118,11 @@ def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
     said = [detail["heard"] if task.endswith("speech") else detail["text"] for detail in details]
     figures: dict[str, float] = {}
     if task.startswith("img"):
-        names = [str(i) for i in range(len(details))]
-        references = {
-            name: [normalise_transcript(r) for r in d["references"]] for name, d in zip(names, details, strict=True)
-        }
-        if task == "img2text":  # written words are compared as they are
-            references = {name: d["references"] for name, d in zip(names, details, strict=True)}
-        hypotheses = said if task == "img2text" else [normalise_transcript(text) for text in said]
-        scores = score_captions(dict(zip(names, hypotheses, strict=True)), references)
+        # A recogniser spells in its own way, so both sides are normalised; what is written is compared as it is.
+        spelt: Callable[[str], str] = normalise_transcript if task == "img2speech" else str
+        hypotheses = {str(i): spelt(text) for i, text in enumerate(said)}
+        references = {str(i): [spelt(r) for r in detail["references"]] for i, detail in enumerate(details)}
+        scores = score_captions(hypotheses, references)
         figures |= {f"BLEU-{i}": 100 * value for i, value in enumerate(scores.bleu, 1)}
         figures |= {"ROUGE-L": 100 * scores.rouge_l, "CIDEr-D": 100 * scores.cider}
         figures["vocabulary"] = len({word for text in said for word in tokenise(text)})

@@ -31,7 +31,8 @@ class Transcriber:
         if name not in makers or (name != "pocketsphinx") != bool(argument):
             raise UserError(f"transcriber {spec!r}: expected {ENGINES}")
         self.spec = spec
-        self._make, self._engine = (lambda: makers[name](argument)), None
+        self._make: Callable[[], Engine] = lambda: makers[name](argument)
+        self._engine: Engine | None = None
         self._path = cache
         self._known: dict[str, str] = dict(_read_cache(cache)) if cache else {}
 

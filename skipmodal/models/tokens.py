@@ -55,7 +55,8 @@ class TokenSkipModal(nn.Module):
 
     def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
         """mel (B, frames, n_mels), lengths (B,)."""
-        return self._latent(*self.speech_encoder(mel, lengths), 4 * self.characters_per_frame)
+        e, tokens = self.speech_encoder(mel, lengths)
+        return self._latent(e, tokens, 4 * self.characters_per_frame)
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
         """The most likely sentence of each item."""
@@ -121,6 +122,7 @@ class TokenSkipModal(nn.Module):
             outputs.speech = self.speech_decoder(
                 Transcript(states, embedded, lengths), batch.mel, batch.mel_lengths, batch.linear_part
             )
+            assert outputs.speech.alignment is not None
             outputs.reading = outputs.speech.alignment, outputs.speech.steps, lengths
         return outputs
 

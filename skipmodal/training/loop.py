@@ -28,7 +28,6 @@ from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trai
 from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
 
-
 SPEECH_LOSSES = ("mel", "linear", "stop", "text_from_speech", "listening", "reading")
 
 

@@ -80,9 +80,9 @@ class Monitor:
         """Decodes fixed validation items free-running, image to speech included, which no loss trains."""
         n_a, ids = len(batch.images), batch.ids
         references = [text.decode(i) for i in ids.tolist()]
-        from_image = model.encode_image(batch.pictures)
-        from_text = model.encode_text(ids, batch.lengths)
-        from_speech = model.encode_speech(batch.mel, batch.mel_lengths)
+        from_image: Any = model.encode_image(batch.pictures)
+        from_text: Any = model.encode_text(ids, batch.lengths)
+        from_speech: Any = model.encode_speech(batch.mel, batch.mel_lengths)
         frames = int(SAMPLE_SECONDS * audio.sample_rate / audio.hop_length)
         hypotheses = [
             text.decode(i)
