@@ -25,7 +25,7 @@ _APART = re.compile(r"&amp;|(?<![a-z0-9])([#=$%+*@~])|([#=])|(?<=[a-z]{2})(&)|(&
 _DROPPED = re.compile(r"\.{2,}|--+|[?!;]|(?<!\d)[,:]|[,:](?!\d)")
 _CLITIC = re.compile(r"(?<=[a-z])(n't|'(?:s|re|ve|ll|d|m))(?![a-z'])|(?<=\d)('s)(?![a-z'])")
 _DOTTED = re.compile(r"(?:[a-z]\.)+|(?:st|mr|mrs|ms|dr|jr|sr|vs|prof|gen|lt|col|capt|sgt|rev|ave|blvd|inc|co|corp)\.")
-_CLITICS = {"'s", "'re", "'ve", "'ll", "'d", "'m", "n't"}
+_WHOLE = {"'s", "'re", "'ve", "'ll", "'d", "'m", "n't", "-lrb-", "-rrb-", "-lsb-", "-rsb-", "-lcb-", "-rcb-"}
 _FUSED = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "gimme": "gim me"}
 
 
@@ -45,7 +45,7 @@ def tokenise(caption: str) -> list[str]:
     text = _CLITIC.sub(r" \g<0>", _DROPPED.sub(" ", text))
     words = []
     for word in text.split():
-        if word.rstrip(".") in _CLITICS:
+        if word.rstrip(".") in _WHOLE:
             word = word.rstrip(".")
         else:
             word = word.strip("'-")

@@ -17,7 +17,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models.skipmodal import SkipModal
+from skipmodal.models import build_model
 from skipmodal.training.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import TINY_MODEL
 
@@ -25,16 +25,24 @@ AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, 
 COMMANDS = ("img2speech", "img2text", "speech2text", "speech2img", "text2speech", "text2img")
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """An untrained checkpoint that stops after two steps, so that nothing hits a cap."""
+def untrained(folder, **changes):
+    """A checkpoint that stops its speech at the first step, so that nothing hits a cap."""
     torch.manual_seed(0)
-    recipe = parse_recipe({"model": TINY_MODEL}, "tiny")
-    net = SkipModal(recipe.model, AUDIO, ImageConfig(size=16))
+    recipe = parse_recipe({"model": {**TINY_MODEL, **changes}}, "tiny")
+    net = build_model(recipe.model, AUDIO, ImageConfig(size=16))
     net.speech_decoder.stop.bias.data.fill_(50.0)
-    folder = tmp_path_factory.mktemp("model") / "checkpoint"
     save_checkpoint(folder, Checkpoint(net, recipe, AUDIO, ImageConfig(size=16)), "card")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("model") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def token_model(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("model") / "tokens", tokens=True)
 
 
 @pytest.fixture
@@ -107,8 +115,10 @@ def test_version():
     assert done.stdout.startswith(b"skipmodal 0.")
 
 
+@pytest.mark.parametrize("kind", ["model", "token_model"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_direction_writes_what_it_says(here, model, photo, wav, tmp_path, command):
+def test_every_direction_writes_what_it_says(here, request, kind, photo, wav, tmp_path, command):
+    model = request.getfixturevalue(kind)
     source, target = command.split("2")
     item = {"img": photo, "speech": wav, "text": "a dog runs"}[source]
     out = tmp_path / {"img": "o.png", "speech": "o.wav", "text": "o.txt"}[target]
@@ -158,6 +168,16 @@ def test_sentences_from_stdin_and_json_lines(here, model, tmp_path):
     assert [r["output"] for r in records] == [str(out / "0001.wav"), str(out / "0002.wav")]
     assert records[0]["seconds"] == pytest.approx(256 / 8000)
     assert records[0]["capped"] is False
+
+
+def test_the_latent_sentence_stands_beside_the_speech(here, token_model, photo, tmp_path):
+    status, stdout, _ = here("img2speech", photo, "-m", token_model, "-o", tmp_path / "o.wav", "--json", "--beam", 2)
+    assert status == 0
+    spoken = json.loads(stdout)
+    status, stdout, _ = here("img2text", photo, "-m", token_model, "--beam", 2)
+    assert spoken["text"] == stdout.decode().rstrip("\n")
+    _, stdout, _ = here("text2speech", "one dog", "-m", token_model, "-o", tmp_path / "t.wav", "--json")
+    assert "text" not in json.loads(stdout)
 
 
 def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):

@@ -1,0 +1,57 @@
+"""Caption metrics against numbers of pycocoevalcap 1.2 (tokenizer under Java 17), and by hand."""
+
+import pytest
+
+from skipmodal.errors import UserError
+from skipmodal.evaluation.captions import score_captions, tokenise
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens"),
+    [
+        ("A man doesn't like the dog's toy .", "a man does n't like the dog 's toy"),
+        ("Two girls' hats; one (red) t-shirt!", "two girls hats one -lrb- red -rrb- t-shirt"),
+        ('A sign says "Grand Opening" on St. Mary\'s #5.', "a sign says grand opening on st. mary 's # 5"),
+        ("They cannot pay 2.00 Euros, or 1,000?", "they can not pay 2.00 euros or 1,000"),
+        ("It's at a McDonald's.", "it 's at a mcdonald 's"),
+    ],
+)
+def test_tokens_are_those_of_the_penn_treebank_tokeniser(caption, tokens):
+    assert " ".join(tokenise(caption)) == tokens
+
+
+def test_a_perfect_copy_and_a_stranger():
+    references = {"a": ["a dog runs on the beach", "the dog is running"], "b": ["two men sit on a bench"]}
+    perfect = score_captions({"a": "A dog runs on the beach.", "b": "Two men sit on a bench."}, references)
+    assert perfect.bleu == pytest.approx((1, 1, 1, 1))
+    assert perfect.rouge_l == pytest.approx(1)
+    strange = score_captions({"a": "zebra", "b": "quagga"}, references)
+    assert max(strange.bleu) < 1e-3
+    assert strange.rouge_l == strange.cider == 0
+
+
+def test_bleu_by_hand():
+    # Clipped unigrams 2 of 4 and 4 of 4; bigrams 1 of 3 and 3 of 3; lengths 4 + 4 against closest 3 + 4.
+    references = {"a": ["the cat sat", "a cat"], "b": ["a man walks home"]}
+    scores = score_captions({"a": "the the cat cat", "b": "a man walks home"}, references)
+    assert scores.bleu[0] == pytest.approx(6 / 8)
+    assert scores.bleu[1] == pytest.approx((6 / 8 * 4 / 6) ** 0.5)
+
+
+def test_a_short_corpus_is_punished():
+    references = {"a": ["one two three four"], "b": ["five six seven eight"]}
+    scores = score_captions({"a": "one two", "b": "five six"}, references)
+    assert scores.bleu[0] == pytest.approx(2.718281828 ** (1 - 8 / 4))
+
+
+def test_empty_hypotheses_score_nothing():
+    scores = score_captions({"a": "", "b": "a dog"}, {"a": ["a cat"], "b": ["a dog"]})
+    assert 0 < scores.bleu[0] < 1
+    assert scores.rouge_l == pytest.approx(0.5)
+
+
+def test_a_single_image_is_refused():
+    with pytest.raises(UserError, match="single image"):
+        score_captions({"a": "a dog"}, {"a": ["a dog"]})
+    with pytest.raises(UserError, match="different images"):
+        score_captions({"a": "a dog", "b": "x"}, {"a": ["a dog"], "c": ["x"]})

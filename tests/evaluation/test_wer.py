@@ -1,0 +1,29 @@
+"""Error rates: one normaliser for both sides."""
+
+import pytest
+
+from skipmodal.evaluation.wer import error_rates, normalise_transcript
+
+
+@pytest.mark.parametrize(
+    ("written", "heard"),
+    [
+        ("Two children's toys, 3 of them!", "two childrens toys three of them"),
+        ("It isn't a grey T-shirt.", "it is not a gray t shirt"),
+        ("They won't, we've, can't.", "they will not we have can not"),
+        ("21st", "twenty first"),
+        ("...", ""),
+    ],
+)
+def test_normaliser(written, heard):
+    assert normalise_transcript(written) == heard
+    assert normalise_transcript(heard) == heard
+
+
+def test_rates_are_of_the_corpus():
+    rates = error_rates(["a dog runs", "two men", "..."], ["A dog run.", "", "invented words"])
+    assert rates.wer == pytest.approx((1 + 2) / 5)
+    assert (rates.items, rates.empty) == (2, 1)
+    assert error_rates(["a b"], ["a b"]).cer == 0
+    with pytest.raises(ValueError, match="no reference"):
+        error_rates(["?"], ["a"])
