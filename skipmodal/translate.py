@@ -30,13 +30,15 @@ class Translation:
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
 
 
-def load(path: str | Path, device: str = "auto") -> "Translator":
+def load(path: str | Path | None = None, device: str = "auto") -> "Translator":
     """A Translator from the folder of a checkpoint or of a training run (its best checkpoint, else the latest).
+
+    Without a path it is the bundled one.
 
     Raises UserError if it is missing, damaged or of another format.
     """
     chosen = pick_device(device)
-    return Translator(load_checkpoint(Path(path), chosen), chosen)
+    return Translator(load_checkpoint(None if path is None else Path(path), chosen), chosen)
 
 
 class Translator:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import evaluate, prep, synthesis, train
+from skipmodal.cli import checkpoints, evaluate, prep, synthesis, train
 from skipmodal.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.add_typer(prep.app, name="prep")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("info")(checkpoints.info)
+app.command("export")(checkpoints.export)
 synthesis.register(app)
 
 

@@ -101,10 +101,10 @@ def text_speech(
 @app.command("toy")
 def toy(
     out: Annotated[Path, typer.Argument(help="A new folder for both datasets and the photos.")],
-    pictures: Annotated[int, typer.Option(min=10, help="Pictures, of all splits.")] = 2000,
+    pictures: Annotated[int, typer.Option(min=10, help="Pictures, of all splits.")] = 4000,
     sentences: Annotated[int, typer.Option(min=10, help="Spoken sentences, of all splits.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same data.")] = 0,
-    size: Size = 32,
+    size: Size = 64,
 ) -> None:
     """Generated data to try everything with: coloured shapes, captions, and speech made of tones."""
     from skipmodal.data.toy import prepare_toy

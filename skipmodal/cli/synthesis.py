@@ -23,7 +23,10 @@ INPUT_HELP = {
     "text": "Sentences; - reads one a line from stdin.",
 }
 
-Model = Annotated[Path, typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.")]
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.", show_default="the bundled one"),
+]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")
 ]
@@ -51,7 +54,7 @@ def _command(source: str, target: str) -> Callable[..., None]:
     inputs = Annotated[list[str], typer.Argument(help=INPUT_HELP[source], show_default=False)]
 
     def to_speech(
-        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        items: inputs, model: Model = None, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
         suffix: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of files in --directory.")] = "wav",
         max_seconds: MaxSeconds = 10.0, beam: Beam = 4, as_json: Json = False, device: Device = "auto",
         batch_size: BatchSize = 16,
@@ -60,14 +63,14 @@ def _command(source: str, target: str) -> Callable[..., None]:
         _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size, **limits)
 
     def to_image(
-        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        items: inputs, model: Model = None, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
         suffix: Annotated[Literal["png", "jpg", "webp"], typer.Option(help="Format of files in --directory.")] = "png",
         as_json: Json = False, device: Device = "auto", batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
         _run(items, source, target, model, output, directory, suffix, as_json, device, batch_size)
 
     def to_text(
-        items: inputs, model: Model, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
+        items: inputs, model: Model = None, output: Output = None, directory: Folder = None,  # type: ignore[valid-type]
         max_characters: MaxCharacters = 200, beam: Beam = 4, as_json: Json = False, device: Device = "auto",
         batch_size: BatchSize = 16,
     ) -> None:  # fmt: skip
@@ -79,7 +82,7 @@ def _command(source: str, target: str) -> Callable[..., None]:
 
 
 def _run(
-    items: list[str], source: str, target: str, model: Path, output: str | None, directory: Path | None,
+    items: list[str], source: str, target: str, model: Path | None, output: str | None, directory: Path | None,
     suffix: str, as_json: bool, device: str, batch_size: int, **limits: Any,
 ) -> None:  # fmt: skip
     """Checks everything that can be wrong before the model is loaded, then translates batch by batch."""

@@ -3,8 +3,8 @@
 A caption is four words, `size colour shape place` ("big red circle left"): 2 x 6 x 5 x 4 = 240 combinations.
 The seed deals them into three disjoint sets, each balanced over words and pairs of words:
 
-* 140 that have pictures and never speech: train of image-text (and val: other renderings of the same);
-* 60 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
+* 120 that have pictures and never speech: train of image-text (and val: other renderings of the same);
+* 80 that have speech and never a picture: train of text-speech (and val: the same again, at other levels);
 * 40 that have neither: test of both datasets, and the loose photos.
 
 A word is always the same two tones at once, so that a transcript is decoded exactly, without a recogniser:
@@ -39,8 +39,8 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLACES = {"left": (0.29, 0.5), "right": (0.71, 0.5), "top": (0.5, 0.29), "bottom": (0.5, 0.71)}
 WORDS = (*SIZES, *COLOURS, *SHAPES, *PLACES)
 CAPTIONS = tuple(" ".join(words) for words in product(SIZES, COLOURS, SHAPES, PLACES))
-# Of five shapes in a size, colour and place, three have pictures: with fewer, a word is learned by its company.
-PICTURED, SPOKEN = 140, 60
+# The fewer combinations a word has pictures in, the more it is learned by its company.
+PICTURED, SPOKEN = 120, 80
 HELD_OUT = len(CAPTIONS) - PICTURED - SPOKEN  # captions with neither pictures nor speech to learn from
 
 SIDE = 64  # pixels a picture
@@ -93,7 +93,7 @@ class ToyReport:
 
 
 def partition(seed: int) -> Partition:
-    """Deals the 240 captions into 140 pictured, 60 spoken and 40 held out, each balanced over the words."""
+    """Deals the 240 captions into 120 pictured, 80 spoken and 40 held out, each balanced over the words."""
     quota = {"pictured": PICTURED, "spoken": SPOKEN, "held_out": HELD_OUT}
     dealt: dict[str, list[str]] = {name: [] for name in quota}
     seen: dict[str, Counter[tuple[str, ...]]] = {name: Counter() for name in quota}
@@ -206,7 +206,7 @@ def _dominated(share: np.ndarray) -> np.ndarray:
     return (first > 0.05) & (second < 0.25 * first)
 
 
-def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0) -> ToyReport:
+def write_toy(out: Path, *, pictures: int = 4000, sentences: int = 1000, seed: int = 0) -> ToyReport:
     """Writes raw sources for `prep` to a new folder: image-text/, text-speech/ and photos/.
 
     Of `pictures` and `sentences`, 80 % are train, 10 % val and 10 % test. photos/ has another picture of each
@@ -247,7 +247,7 @@ def write_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: i
     return ToyReport(_by_split(image_plan), _by_split(speech_plan), len(truth))
 
 
-def prepare_toy(out: Path, *, pictures: int = 2000, sentences: int = 1000, seed: int = 0, size: int = 32) -> ToyReport:
+def prepare_toy(out: Path, *, pictures: int = 4000, sentences: int = 1000, seed: int = 0, size: int = 64) -> ToyReport:
     """Toy data to train on: the prepared datasets image-text/ and text-speech/, photos/, and raw/ sources.
 
     `size` is that of the prepared pictures, in pixels; other arguments and errors are those of `write_toy`.

@@ -4,7 +4,7 @@ Weights are safetensors, the trainer's state is read by torch's restricted loade
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.models import Model, build_model
 
 FORMAT = 1
+BUNDLED = Path(__file__).parent.parent / "bundled"  # the checkpoint that comes with the package
 MAX_CONFIG_BYTES = 1_000_000
 
 
@@ -34,12 +35,19 @@ class Checkpoint:
     image: ImageConfig
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None = None) -> None:
-    """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one."""
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one.
+
+    With `half` the weights are stored in 16 bits.
+    """
     partial, old = _beside(folder, "partial"), _beside(folder, "old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     save_file(weights, partial / "model.safetensors")
     config = {
         "format": FORMAT,
@@ -68,12 +76,14 @@ def resolve_checkpoint(path: Path) -> Path:
     raise UserError(f"checkpoint {path}: {what}; give the folder of a checkpoint or of a training run")
 
 
-def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Loads a model in evaluation mode. Raises UserError for another format or for damaged files.
+def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
+    """Loads a model in evaluation mode, by default the bundled one.
+
+    Raises UserError for another format or for damaged files.
 
     The network is laid out without memory and takes the file's tensors, so a forged configuration allocates nothing.
     """
-    folder = resolve_checkpoint(path)
+    folder = resolve_checkpoint(path or BUNDLED)
     config = folder / "config.yaml"
     try:
         if config.stat().st_size > MAX_CONFIG_BYTES:
@@ -96,6 +106,24 @@ def load_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     return Checkpoint(model.eval(), recipe, audio, image)
+
+
+def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
+    """Writes what `path` has for synthesis alone: 16-bit weights, no trainer's state, no paths of this machine.
+
+    Raises UserError where `out` exists or `path` can't be loaded.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; give a new folder")
+    checkpoint = load_checkpoint(path, torch.device("cpu"))
+    data = checkpoint.recipe.data
+    names = {"image_text": Path(data.image_text.name), "text_speech": Path(data.text_speech.name)}
+    recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
+    card = (resolve_checkpoint(path) / "card.md").read_text(encoding="utf-8") if card is None else card
+    try:
+        save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:

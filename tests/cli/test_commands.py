@@ -25,13 +25,13 @@ AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, 
 COMMANDS = ("img2speech", "img2text", "speech2text", "speech2img", "text2speech", "text2img")
 
 
-def untrained(folder, **changes):
+def untrained(folder, audio=AUDIO, **changes):
     """A checkpoint that stops its speech at the first step, so that nothing hits a cap."""
     torch.manual_seed(0)
     recipe = parse_recipe({"model": {**TINY_MODEL, **changes}}, "tiny")
-    net = build_model(recipe.model, AUDIO, ImageConfig(size=16))
+    net = build_model(recipe.model, audio, ImageConfig(size=16))
     net.speech_decoder.stop.bias.data.fill_(50.0)
-    save_checkpoint(folder, Checkpoint(net, recipe, AUDIO, ImageConfig(size=16)), "card")
+    save_checkpoint(folder, Checkpoint(net, recipe, audio, ImageConfig(size=16)), "card")
     return folder
 
 
@@ -321,3 +321,33 @@ def test_python_api_batch_equals_singles_and_text_is_normalised(model, toy):
     np.testing.assert_array_equal(pixels[0].value, pixels[1].value)
     with pytest.raises(UserError, match="no character"):
         translator.text2speech(["犬"])
+
+
+def test_info_and_export(here, token_model, photo, tmp_path):
+    status, stdout, _ = here("info", token_model)
+    assert status == 0
+    assert b"card" in stdout
+    assert b"speech_decoder" in stdout
+    small = tmp_path / "small"
+    assert here("export", token_model, small)[0] == 0
+    assert (small / "model.safetensors").stat().st_size < 0.6 * (token_model / "model.safetensors").stat().st_size
+    assert here("img2text", photo, "-m", small)[0] == 0
+    status, _, err = here("export", token_model, small)
+    assert (status, "exists already" in err) == (1, True)
+
+
+def test_eval_prints_a_table_and_writes_a_report(here, toy, tmp_path):
+    from skipmodal.data.prepared import PreparedDataset
+
+    audio = PreparedDataset(toy / "text-speech").meta.audio
+    folder = untrained(tmp_path / "model", audio=audio, tokens=True)
+    data = toy / "image-text"
+    status, stdout, err = here(
+        "eval", folder, "--task", "img2text", "--data", data, "--beam", 1, "--out", tmp_path / "r"
+    )
+    assert status == 0, err
+    assert b"CIDEr-D" in stdout
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["split"] == "test"
+    status, _, err = here("eval", folder, "--task", "img2speech", "--data", data)
+    assert status == 1
+    assert "--transcriber" in err

@@ -45,7 +45,7 @@ def tones(*hertz: float, seconds: float = 0.14) -> np.ndarray:
 def test_partition_is_disjoint_complete_and_balanced(seed: int) -> None:
     sets = partition(seed)
     parts = [sets.pictured, sets.spoken, sets.held_out]
-    assert [len(part) for part in parts] == [100, 100, 40]
+    assert [len(part) for part in parts] == [120, 80, 40]
     assert sorted(caption for part in parts for caption in part) == sorted(CAPTIONS)
     expected = {word: sum(word in caption.split() for caption in CAPTIONS) / 240 for word in toy.WORDS}
     for part in parts:
