@@ -66,7 +66,7 @@ def test_pictures_of_unseen_combinations_are_spoken(world: Path):
     whole = right(heard, captions, ATTRIBUTES)
     print(said, whole)
     assert min(said["size"], said["colour"], said["place"]) > 0.7
-    assert whole > 0.1
+    assert whole > 0.25
 
 
 def test_unseen_sentences_are_spoken(world: Path):
@@ -74,7 +74,7 @@ def test_unseen_sentences_are_spoken(world: Path):
     skipmodal("text2speech", *captions, "-m", world / "run", "-d", world / "read")
     heard = heard_in(world / "read")
     print(sum(a == b for a, b in zip(heard, captions, strict=True)))
-    assert sum(a == b for a, b in zip(heard, captions, strict=True)) > 0.7 * len(captions)
+    assert sum(a == b for a, b in zip(heard, captions, strict=True)) > 0.5 * len(captions)
 
 
 def test_unheard_sentences_are_written_down(world: Path):

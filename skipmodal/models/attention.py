@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value = nn.Linear(query, width), nn.Linear(memory, width), nn.Linear(memory, width)
         # The more heads, the sharper some of them look at their own place before anything is learned.
-        self.position_gain = nn.Parameter(torch.arange(1.0, heads + 1)[:, None, None])
+        self.position_gain = nn.Parameter(torch.tensor([1.0 + head for head in range(heads)])[:, None, None])
 
     def remember(self, memory: Tensor, positions: Tensor, mask: Tensor) -> AttentionMemory:
         """memory (B, N, W), positions (B, N) in characters, mask (B, N) -> keys and values."""

@@ -61,7 +61,8 @@ class Memory(nn.Module):
         super().__init__()
         self.heads = config.heads
         # The appendix writes M as n_k x d_k / heads, which no longer fits its own keys after the split: n_k x d_k.
-        self.memory = nn.Parameter(torch.randn(config.n_k, config.d_k))
+        self.memory = nn.Parameter(torch.empty(config.n_k, config.d_k))
+        nn.init.normal_(self.memory)
         self.key = nn.Linear(config.d_k, config.d_k)
         # Not in the paper: with the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
         nn.init.orthogonal_(self.key.weight, gain=4.0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skipmodal.config import ModelConfig
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.decoders import Speech
-from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask
+from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, beam_search
 from skipmodal.text import BOS, PAD, SYMBOLS
 
@@ -72,7 +72,10 @@ class AttentionTextDecoder(nn.Module):
         """
         embedded = self.embed(F.pad(ids[:, :-1], (1, 0), value=BOS))
         positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
-        states, weights, _ = self._steps(embedded, positions, self._remember(latent), self._initial_state(latent))
+        state = self._initial_state(latent)
+        queries, _ = self.attention_rnn(self.dropout(embedded), state[:2])
+        context, weights = self.attention(queries, positions, self._remember(latent))
+        states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
         states = self.dropout(states)
         return self.output(states), states, embedded, weights
 
@@ -83,8 +86,10 @@ class AttentionTextDecoder(nn.Module):
 
         def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
             positions = torch.full(ids.shape, position, device=ids.device)
-            states, _, state = self._steps(self.embed(ids), positions, memory, state)
-            return self.output(states[:, 0]), state
+            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(ids), state[:2])
+            context, _ = self.attention(query, positions, memory)
+            states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), state[2:])
+            return self.output(states[:, 0]), (h1, c1, h2, c2)
 
         return beam_search(step, self._initial_state(latent), max_length, beam)
 
@@ -93,14 +98,6 @@ class AttentionTextDecoder(nn.Module):
 
     def _initial_state(self, latent: Latent) -> State:
         return torch.tanh(self.state(latent.mean)).unflatten(1, (4, 1, -1)).permute(1, 2, 0, 3).contiguous().unbind()
-
-    def _steps(
-        self, embedded: Tensor, positions: Tensor, memory: AttentionMemory, state: State
-    ) -> tuple[Tensor, Tensor, State]:
-        queries, (h1, c1) = self.attention_rnn(self.dropout(embedded), state[:2])
-        context, weights = self.attention(queries, positions, memory)
-        states, (h2, c2) = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
-        return states, weights, (h1, c1, h2, c2)
 
 
 class AttentionSpeechDecoder(nn.Module):
@@ -160,7 +157,8 @@ class AttentionSpeechDecoder(nn.Module):
         batch, device = len(transcript.states), transcript.states.device
         frame = transcript.states.new_zeros(batch, 1, self.n_mels)
         gru: Tensor | None = None
-        lstm: tuple[Tensor, Tensor] | None = None
+        zeros = frame.new_zeros(self.decoder_rnn.num_layers, batch, self.width)
+        lstm = (zeros, zeros)
         at = torch.zeros(batch, 1, dtype=torch.long, device=device)
         characters = torch.arange(memory.mask.shape[1], device=device)
         max_steps = max(max_frames // self.r, 1)
@@ -173,7 +171,7 @@ class AttentionSpeechDecoder(nn.Module):
             where = torch.full((batch, 1), step * self.characters_per_step, device=device)
             context, weights = self.attention(query, where, memory._replace(mask=memory.mask & near))
             at = weights[:, 0, 0].argmax(1, keepdim=True)
-            hidden, lstm = self.decoder_rnn(torch.cat([query, context], 2), lstm)
+            hidden, lstm = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), lstm)
             mel, stop = self._frames(hidden)
             mels.append(mel)
             stops.append(stop)

@@ -26,7 +26,8 @@ class ImageTokens(nn.Module):
         self.tokens = tokens
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(width, config.embedding)
-        self.places = nn.Parameter(0.1 * torch.randn(tokens, config.embedding))
+        self.places = nn.Parameter(torch.empty(tokens, config.embedding))
+        nn.init.normal_(self.places, std=0.1)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1], or features (B, N, width) that prep has cached -> e (B, N, embedding)."""

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import Recipe, describe, dump_recipe, parse_yaml
@@ -95,7 +96,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         recipe = Recipe.model_validate(tree.get("recipe"))
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialised():
             model = build_model(recipe.model, audio, image)
         weights = load_file(folder / "model.safetensors", device=str(device))
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
@@ -124,6 +125,18 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
         save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out random initialisation, for which the meta device would import torch's compiler: two seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
