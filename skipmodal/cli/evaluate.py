@@ -16,7 +16,7 @@ def evaluate(
         str | None,
         typer.Option(help="faster-whisper:NAME_OR_FOLDER, pocketsphinx or command:PROGRAM, to hear speech with."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.json and items.jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json, report.md and items.jsonl.")] = None,
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
     wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
@@ -24,14 +24,12 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs decoded together.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
-    """Measure a checkpoint on a held-out split: caption metrics, word error rates, how speech ends."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Measure a checkpoint on a held-out split, beside the paper's own figures, which are of other data."""
     from skipmodal.data.pipeline import progress
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import tasks
+    from skipmodal.evaluation.report import print_report, write_report
     from skipmodal.evaluation.transcribe import Transcriber
     from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
@@ -46,11 +44,7 @@ def evaluate(
             translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size, wavs=wavs,
             advance=advance,
         )  # fmt: skip
-    table = Table(title=f"{report.task}, {report.items} items of {report.data}, {report.split}", title_justify="left")
-    for name in report.figures:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{value:.1f}" if isinstance(value, float) else str(value) for value in report.figures.values()))
-    Console(markup=False, highlight=False).print(table)
+    print_report(report)
     if out is not None:
-        tasks.write_report(report, out)
+        write_report(report, out)
         print(f"wrote {out}", file=sys.stderr)

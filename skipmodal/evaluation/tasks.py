@@ -1,15 +1,14 @@
 """What `skipmodal eval` measures: a model's output on a held-out split, scored against the split's texts."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from skipmodal.audio import write_atomic, write_audio
+from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.captions import score_captions, tokenise
@@ -68,15 +67,6 @@ def evaluate(
         advance(len(batch))
     figures = _figures(task, details)
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details)
-
-
-def write_report(report: Report, folder: Path) -> None:
-    """report.json and items.jsonl in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    summary = {key: value for key, value in asdict(report).items() if key != "details"}
-    write_atomic(folder / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
-    lines = "".join(json.dumps(detail, ensure_ascii=False) + "\n" for detail in report.details)
-    write_atomic(folder / "items.jsonl", lines.encode())
 
 
 def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:

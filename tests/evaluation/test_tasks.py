@@ -9,7 +9,8 @@ from skipmodal.config import parse_recipe
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import transcribe_tones
 from skipmodal.errors import UserError
-from skipmodal.evaluation.tasks import evaluate, repeats, write_report
+from skipmodal.evaluation.report import write_report
+from skipmodal.evaluation.tasks import evaluate, repeats
 from skipmodal.evaluation.wer import error_rates
 from skipmodal.models import build_model
 from skipmodal.training.checkpoint import Checkpoint
@@ -44,6 +45,8 @@ def test_every_task_reports(parts, task, tmp_path):
     write_report(report, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["figures"] == report.figures
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert markdown.index("measured on 3 items") < markdown.index("published by Ma, McDuff and Song")
     assert len((tmp_path / "out" / "items.jsonl").read_text().splitlines()) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 3 * task.endswith("speech")
 
