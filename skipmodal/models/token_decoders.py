@@ -86,9 +86,10 @@ class AttentionTextDecoder(nn.Module):
 
         def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
             positions = torch.full(ids.shape, position, device=ids.device)
-            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(ids), state[:2])
+            h1, c1, h2, c2 = state
+            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(ids), (h1, c1))
             context, _ = self.attention(query, positions, memory)
-            states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), state[2:])
+            states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
             return self.output(states[:, 0]), (h1, c1, h2, c2)
 
         return beam_search(step, self._initial_state(latent), max_length, beam)
