@@ -21,9 +21,12 @@ def train(
         Literal["no", "auto"],
         typer.Option("--resume", help="auto: go on from the run's latest checkpoint, if it has one."),
     ] = "no",
+    init: Annotated[
+        Path | None, typer.Option("--init", help="A checkpoint whose weights a new run starts from, to fine-tune it.")
+    ] = None,
 ) -> None:
     """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto goes on."""
     chosen = load_recipe(recipe, overrides)  # everything that can be wrong in it is found before torch is imported
     from skipmodal.training import loop
 
-    typer.echo(loop.train(chosen, run, resume=resume == "auto"))
+    typer.echo(loop.train(chosen, run, resume=resume == "auto", init=init))

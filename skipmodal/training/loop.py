@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -31,20 +31,28 @@ from skipmodal.training.monitor import Monitor
 SPEECH_LOSSES = ("mel", "linear", "stop", "text_from_speech", "listening", "reading")
 
 
-def train(recipe: Recipe, run: Path, resume: bool = False) -> Path:
+def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
     """Trains by the recipe and returns the folder of the latest checkpoint, `run/latest`.
 
     Checkpoints are `latest` and `best` (lowest validation loss). With `resume`, training goes on from `latest` where
-    there is one, bit for bit on the CPU; without it a run that has one is refused.
+    there is one, bit for bit on the CPU; without it a run that has one is refused. `init` is a checkpoint whose
+    weights a new run starts from.
     Raises UserError for data that doesn't fit, a run that exists or can't be written, or too many non-finite steps
     in a row. Under `torchrun` every process takes its share of each batch.
     """
     device = distributed.own_device(pick_device(recipe.train.device))
     with distributed.join(device) as processes:
-        return _train(recipe, run, resume, device, processes)
+        return _train(recipe, run, resume, init, device, processes)
 
 
-def _train(recipe: Recipe, run: Path, resume: bool, device: torch.device, processes: distributed.Processes) -> Path:
+def _train(
+    recipe: Recipe,
+    run: Path,
+    resume: bool,
+    init: Path | None,
+    device: torch.device,
+    processes: distributed.Processes,
+) -> Path:
     a, b = _open_data(recipe)
     audio, image = b.meta.audio, a.meta.image
     assert audio is not None and image is not None  # the datasets' kinds are checked
@@ -59,7 +67,9 @@ def _train(recipe: Recipe, run: Path, resume: bool, device: torch.device, proces
 
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe.model, audio, image).to(device)
-    if found is None and isinstance(model, TokenSkipModal):
+    if found is None and init is not None:
+        model.load_state_dict(_load_fitting(init, recipe, audio, image, device).model.state_dict())
+    elif found is None and isinstance(model, TokenSkipModal):
         model.load_published()
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
@@ -275,22 +285,10 @@ def _restore(
     device: torch.device,
 ) -> tuple[int, int, float]:
     """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
-    saved = load_checkpoint(folder, device)
-    if (saved.audio, saved.image) != (audio, image):
-        raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
-    old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    # What decides which batch comes next and into which weights it goes; the rest may change in a resumed run.
-    fixed = [("model", key) for key in new["model"]]
-    fixed += [
-        ("data", "sampling"),
-        ("data", "batch_size"),
-        ("optim", "accumulate"),
-        ("optim", "name"),
-        ("train", "seed"),
-    ]
-    changed = [f"{section}.{key}" for section, key in fixed if old[section][key] != new[section][key]]
-    if changed:
-        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
+    # What decides which batch comes next; the rest may change in a resumed run.
+    fixed = [("data", key) for key in ("sampling", "batch_size", "max_characters", "linear_frames")]
+    fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed")]
+    saved = _load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())
     state = load_trainer(folder)
     try:
@@ -305,6 +303,26 @@ def _restore(
         return state["step"], state["skipped"], state["best"]
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise UserError(f"{folder / 'trainer.pt'}: does not fit this model ({error})") from error
+
+
+def _load_fitting(
+    folder: Path,
+    recipe: Recipe,
+    audio: AudioConfig,
+    image: ImageConfig,
+    device: torch.device,
+    fixed: Sequence[tuple[str, str]] = (),
+) -> Checkpoint:
+    """A checkpoint with the recipe's model and the data's settings; UserError where they, or `fixed` keys, differ."""
+    saved = load_checkpoint(folder, device)
+    if (saved.audio, saved.image) != (audio, image):
+        raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
+    old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
+    keys = [("model", key) for key in new["model"]] + list(fixed)
+    changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
+    if changed:
+        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
+    return saved
 
 
 @contextmanager

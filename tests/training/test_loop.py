@@ -181,6 +181,18 @@ def test_a_resumed_run_takes_the_new_optimiser_settings(recipe, tmp_path):
     assert (tuple(group["betas"]), group["weight_decay"]) == ((0.5, 0.9), 0.1)
 
 
+def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
+    first = loop.train(recipe(train={"max_steps": 2}), tmp_path / "first")
+    second = loop.train(recipe(optim={"lr": 1e-30}, train={"max_steps": 1}), tmp_path / "second", init=first)
+    assert load_trainer(second)["step"] == 1
+    before, after = weights(first), weights(second)
+    for name in before:
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(before[name], after[name]), name
+    with pytest.raises(UserError, match=r"another model\.n_k"):
+        loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
+
+
 def test_a_damaged_trainer_state_is_one_line(recipe, tmp_path):
     latest = loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
     torch.save({"step": 2}, latest / "trainer.pt")
