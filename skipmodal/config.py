@@ -76,6 +76,8 @@ class ModelConfig(_Section):
     def _heads_divide(self) -> "ModelConfig":
         if self.d_k % self.heads:
             raise ValueError(f"d_k ({self.d_k}) must be a multiple of heads ({self.heads})")
+        if self.tokens and self.text_decoder % self.heads:
+            raise ValueError(f"text_decoder ({self.text_decoder}) must be a multiple of heads ({self.heads})")
         return self
 
 

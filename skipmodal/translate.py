@@ -45,7 +45,7 @@ class Translator:
     """Translates lists of items between image, text and speech with one loaded model.
 
     Items are files (Path) or their bytes; text is str; arrays are accepted as they are: pictures uint8
-    (S, S, 3) at the model's size, waveforms float32 at its sample rate. Results come in the order of the items,
+    (S, S, 3) at the model's input size, waveforms float32 at its sample rate. Results come in the order of the items,
     and an item's result does not depend on what else is in the batch.
     """
 
@@ -128,9 +128,10 @@ class Translator:
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
         said = [text.decode(ids) for ids in behind.ids.tolist()] if behind else [None] * len(wavs)
+        capped = speech.capped | behind.capped if behind else speech.capped
         return [
-            Translation(_to_peak(wav.numpy()), capped, sentence)
-            for wav, capped, sentence in zip(wavs, speech.capped.tolist(), said, strict=True)
+            Translation(_to_peak(wav.numpy()), cut, sentence)
+            for wav, cut, sentence in zip(wavs, capped.tolist(), said, strict=True)
         ]
 
 

@@ -12,16 +12,15 @@ def info(
         typer.Argument(help="Folder of a checkpoint or of a training run.", show_default="the bundled one"),
     ] = None,
 ) -> None:
-    """Print a checkpoint's card: data and licences, limits, measured results, sizes, audio settings."""
+    """Print a checkpoint's card, its sizes, and its audio and image settings."""
     import torch
 
-    from skipmodal.training.checkpoint import BUNDLED, load_checkpoint, resolve_checkpoint
+    from skipmodal.training.checkpoint import BUNDLED, load_checkpoint, read_card, resolve_checkpoint
 
     folder = resolve_checkpoint(checkpoint or BUNDLED)
     loaded = load_checkpoint(folder, torch.device("cpu"))
-    card = folder / "card.md"
-    if card.is_file():
-        typer.echo(card.read_text(encoding="utf-8").rstrip() + "\n")
+    if card := read_card(folder / "card.md"):
+        typer.echo(card.rstrip() + "\n")
     blocks = {name: sum(p.numel() for p in block.parameters()) for name, block in loaded.model.named_children()}
     size = (folder / "model.safetensors").stat().st_size
     typer.echo(f"{sum(blocks.values()):,} parameters, {size / 1e6:.1f} MB of weights")
@@ -38,11 +37,9 @@ def export(
 ) -> None:
     """Write a checkpoint for synthesis alone: 16-bit weights and a card."""
     from skipmodal.errors import UserError
-    from skipmodal.training.checkpoint import export_checkpoint
+    from skipmodal.training.checkpoint import export_checkpoint, read_card
 
-    try:
-        text = card.read_text(encoding="utf-8") if card else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--card {card}: cannot be read ({error})") from error
-    export_checkpoint(checkpoint, out, text)
+    if card and not card.is_file():
+        raise UserError(f"--card {card}: no such file")
+    export_checkpoint(checkpoint, out, read_card(card) if card else None)
     typer.echo(f"wrote {out}", err=True)

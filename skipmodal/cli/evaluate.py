@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from skipmodal.errors import UserError
+
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
@@ -21,6 +23,8 @@ def evaluate(
     wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
     beam: Annotated[int, typer.Option(min=1, max=16, help="Hypotheses kept while a sentence is decoded.")] = 4,
+    max_seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")] = 15.0,
+    max_characters: Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")] = 300,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs decoded together.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
@@ -34,11 +38,16 @@ def evaluate(
     from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
 
-    dataset, chosen = PreparedDataset(data), pick_device(device)
+    chosen = pick_device(device)
     hear = Transcriber(transcriber, cache) if transcriber else None
-    translator = Translator(load_checkpoint(checkpoint, chosen), chosen, beam=beam)
-    if wavs is not None:
-        wavs.mkdir(parents=True, exist_ok=True)
+    for folder in filter(None, (out, wavs)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
+    limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
+    translator = Translator(load_checkpoint(checkpoint, chosen), chosen, **limits)  # type: ignore[arg-type]
+    dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     with progress(len(dataset.indices(split)[:limit]), 0) as advance:
         report = tasks.evaluate(
             translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size, wavs=wavs,

@@ -27,6 +27,8 @@ def train(
 ) -> None:
     """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto goes on."""
     chosen = load_recipe(recipe, overrides)  # everything that can be wrong in it is found before torch is imported
-    from skipmodal.training import loop
+    from skipmodal.training import distributed, loop
 
-    typer.echo(loop.train(chosen, run, resume=resume == "auto", init=init))
+    latest = loop.train(chosen, run, resume=resume == "auto", init=init)
+    if distributed.is_first():
+        typer.echo(latest)

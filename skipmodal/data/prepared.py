@@ -79,12 +79,16 @@ def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayL
 class PreparedDataset:
     """Read access by item number; arrays come back as read-only views of the files.
 
+    Without `features`, those that were cached are as if they were not there.
     Raises UserError where the folder is missing, no dataset, half-written, of another format, or damaged.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, features: bool = True) -> None:
+        self.path, self._features = Path(path), features
         self.meta = _read_meta(self.path)
+        if self.meta.image is not None and not features:
+            image = self.meta.image.model_copy(update={"encoder": "none"})
+            self.meta = self.meta.model_copy(update={"image": image})
         try:
             self._index = np.load(self.path / "index.npy", mmap_mode="r", allow_pickle=False)
             self._lines = np.memmap(self.path / "items.jsonl", dtype=np.uint8, mode="r")
@@ -97,8 +101,8 @@ class PreparedDataset:
     def __len__(self) -> int:
         return len(self._index)
 
-    def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return type(self), (self.path,)  # a worker maps the files again instead of copying them
+    def __reduce__(self) -> tuple[type, tuple[Path, bool]]:
+        return type(self), (self.path, self._features)  # a worker maps the files again instead of copying them
 
     @property
     def frames(self) -> np.ndarray:

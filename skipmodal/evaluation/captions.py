@@ -70,11 +70,6 @@ def score_captions(hypotheses: Mapping[str, str], references: Mapping[str, Seque
     return CaptionScores(_bleu(pairs), rouge, sum(cider) / len(cider))
 
 
-def cider_of_each(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr-D of each image, with document frequencies of all of them."""
-    return _cider([(tokenise(h), [tokenise(r) for r in refs]) for h, refs in zip(hypotheses, references, strict=True)])
-
-
 Pair = tuple[list[str], list[list[str]]]
 
 

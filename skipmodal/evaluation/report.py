@@ -28,8 +28,7 @@ def print_report(report: Report) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """report.json, report.md, and items.jsonl with what was said for each item."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """report.json, report.md, and items.jsonl with what was said for each item, into a folder that is there."""
     summary = {key: value for key, value in asdict(report).items() if key != "details"}
     write_atomic(folder / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_atomic(folder / "report.md", _markdown(report).encode())

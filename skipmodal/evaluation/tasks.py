@@ -55,6 +55,7 @@ def evaluate(
     if len(items) < 2:
         raise UserError(f"{dataset.path}: has fewer than two items in its {split} split")
     source, _, target = task.replace("img", "image").partition("2")
+    _check_settings(translator, dataset, source)
     details: list[dict[str, Any]] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
@@ -63,7 +64,7 @@ def evaluate(
             item = dataset.item(i)
             details.append({"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)})
             if wavs is not None and isinstance(result.value, np.ndarray):
-                write_audio(wavs / f"{Path(item['id']).stem}.wav", result.value, translator.audio.sample_rate)
+                write_audio(wavs / f"{item['id']}.wav", result.value, translator.audio.sample_rate)
         advance(len(batch))
     figures = _figures(task, details)
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details)
@@ -71,8 +72,6 @@ def evaluate(
 
 def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
     if source == "image" and translator.image.encoder != "none":
-        if dataset.meta.image is None or dataset.meta.image.encoder != translator.image.encoder:
-            raise UserError(f"{dataset.path}: has no features of {translator.image.encoder}; prepare it with --encoder")
         features = np.stack([dataset.features(i) for i in items]).astype(np.float32)
         with torch.inference_mode():
             return translator.model.encode_image(torch.from_numpy(features).to(translator.device))
@@ -82,6 +81,15 @@ def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray,
         return translator.encode([translator.read(dataset.texts(i)[0], source) for i in items], source)
     wavs = [dataset.wav(i).astype(np.float32) / 32768 for i in items]
     return translator.encode([translator.read(wav, source) for wav in wavs], source)
+
+
+def _check_settings(translator: Translator, dataset: PreparedDataset, source: str) -> None:
+    """Pictures and recordings must be prepared as the model's were; sentences fit any."""
+    image, audio = dataset.meta.image, dataset.meta.audio
+    if source == "image" and image is not None and image != translator.image:
+        raise UserError(f"{dataset.path}: pictures of {image}, and the model takes {translator.image}")
+    if source == "speech" and audio != translator.audio:
+        raise UserError(f"{dataset.path}: recordings of {audio}, and the model takes {translator.audio}")
 
 
 def _heard(
@@ -119,7 +127,7 @@ def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
     if not task.startswith("img") or (task == "img2speech" and details[0]["text"] is not None):
         spoken = [d["text"] if task == "img2speech" else d["references"][0] for d in details]
         rates = error_rates(spoken, said)
-        figures |= {"WER": 100 * rates.wer, "CER": 100 * rates.cer}
+        figures |= {"WER": 100 * rates.wer, "CER": 100 * rates.cer} if rates else {}
     figures["stopped"] = 100 * (1 - sum(d["capped"] for d in details) / len(details))
     figures["empty"] = sum(not text.strip() for text in said)
     figures["repeats"] = sum(repeats(text) for text in said)

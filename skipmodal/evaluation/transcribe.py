@@ -4,11 +4,13 @@ Silence is never fed to a recogniser, which would invent words: its transcript i
 """
 
 import hashlib
+import importlib.util
 import io
 import json
 import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +33,18 @@ class Transcriber:
         if name not in makers or (name != "pocketsphinx") != bool(argument):
             raise UserError(f"transcriber {spec!r}: expected {ENGINES}")
         self.spec = spec
+        package = name.replace("-", "_")
+        if name != "command" and importlib.util.find_spec(package) is None:
+            raise UserError(f"transcriber {name}: not installed (pip install 'skipmodal[asr]')")
         self._make: Callable[[], Engine] = lambda: makers[name](argument)
         self._engine: Engine | None = None
         self._path = cache
-        self._known: dict[str, str] = dict(_read_cache(cache)) if cache else {}
+        self._known: dict[str, str] = {}
+        if cache:
+            with _writing(cache):
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                cache.touch()
+                self._known = dict(_read_cache(cache))
 
     def __call__(self, recordings: Iterable[tuple[np.ndarray, int]]) -> Iterator[str]:
         """(samples float32 (n,), sample rate) -> texts, in order."""
@@ -48,29 +58,32 @@ class Transcriber:
                 self._engine = self._engine or self._make()
                 self._known[key] = " ".join(self._engine(samples.astype(np.float32) / 32767, rate).split())
                 if self._path:
-                    self._path.parent.mkdir(parents=True, exist_ok=True)
-                    with self._path.open("a", encoding="utf-8") as file:
+                    with _writing(self._path), self._path.open("a", encoding="utf-8") as file:
                         file.write(json.dumps([key, self._known[key]]) + "\n")
             yield self._known[key]
 
 
 def _read_cache(path: Path) -> Iterator[tuple[str, str]]:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 key, text = json.loads(line)
                 yield str(key), str(text)
-            except ValueError:  # a line that was cut short
+            except (ValueError, TypeError):  # a line that was cut short
                 continue
 
 
-def _faster_whisper(name: str) -> Engine:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise UserError("transcriber faster-whisper: not installed (pip install 'skipmodal[asr]')") from error
+        yield
+    except OSError as error:
+        raise UserError(f"--cache {path}: cannot be written ({error.strerror or error})") from error
+
+
+def _faster_whisper(name: str) -> Engine:
+    from faster_whisper import WhisperModel
+
     try:
         model = WhisperModel(name, device="auto", compute_type="int8", local_files_only=Path(name).is_dir())
     except Exception as error:  # of its own and its hub's many kinds
@@ -86,10 +99,8 @@ def _faster_whisper(name: str) -> Engine:
 
 
 def _pocketsphinx(_: str) -> Engine:
-    try:
-        from pocketsphinx import Decoder
-    except ImportError as error:
-        raise UserError("transcriber pocketsphinx: not installed (pip install 'skipmodal[asr]')") from error
+    from pocketsphinx import Decoder
+
     decoder = Decoder(loglevel="FATAL")
 
     def hear(wav: np.ndarray, rate: int) -> str:

@@ -95,6 +95,18 @@ class Speech:
     alignment: Tensor | None = None  # (B, steps, characters), of a decoder that attends
 
 
+Part = tuple[Tensor, Tensor, int]  # first frames (B,), valid frames (B,), the most of them
+
+
+def cut_frames(mel: Tensor, lengths: Tensor, part: Part | None) -> tuple[Tensor, Tensor]:
+    """The part of each item that the post-net works on: mel (B, T, n_mels), lengths (B,) -> the same of the part."""
+    if part is None:
+        return mel, lengths
+    first, lengths, longest = part
+    index = (first[:, None] + torch.arange(longest, device=mel.device)).clamp(max=mel.shape[1] - 1)
+    return mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2])), lengths
+
+
 class SpeechDecoder(nn.Module):
     """Prenet -> attention RNN (GRU) -> decoder RNN (2 x LSTM, dropout .3) -> r frames of mel and a stop logit a step
     -> CBHG post-net -> linear magnitudes.
@@ -134,15 +146,15 @@ class SpeechDecoder(nn.Module):
         mel = self.output(hidden).view(len(u), -1, self.n_mels)
         return mel, self.stop(hidden)[..., 0], gru, lstm
 
-    def forward(self, u: Tensor, mel: Tensor, lengths: Tensor) -> Speech:
-        """Teacher forcing: u (B, d_k), target mel (B, T, n_mels), lengths (B,)."""
+    def forward(self, u: Tensor, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
+        """Teacher forcing: u (B, d_k), target mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
         frames = mel.shape[1]
         steps = -(-frames // self.r)
         # Each step sees the last frame of the step before; the first sees zeros.
         inputs = F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
         predicted, stop, _, _ = self._steps(inputs, u, *self._initial_state(u))
         predicted = predicted[:, :frames]
-        linear = self._postnet(predicted, lengths)
+        linear = self._postnet(*cut_frames(predicted, lengths, part))
         return Speech(predicted, linear, stop, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool())
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skipmodal.errors import UserError
 
-INPUT_SIZE, GRID, WIDTH = 224, 7, 1280
+GRID, WIDTH = 7, 1280
 _STEM = 32
 _STAGES = (  # repeats, kernel, stride, expansion, channels
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -84,6 +84,8 @@ class EfficientNetLite0(nn.Module):
             raise UserError(f"{path}: cannot be read ({error})") from error
         published = [value for name, value in published if not name.endswith("num_batches_tracked")]
         convs = [module for module in self.modules() if isinstance(module, _Conv)]
+        if len(published) < 5 * len(convs) or not all(isinstance(value, Tensor) for value in published):
+            raise UserError(f"{path}: does not hold EfficientNet-Lite0 ({len(published)} tensors)")
         # Convolution, then weight, bias, mean and variance of its batch norm; the classifier comes last.
         for conv, i in zip(convs, range(0, len(published), 5), strict=False):
             weight, gain, bias, mean, variance = published[i : i + 5]

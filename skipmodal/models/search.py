@@ -51,7 +51,11 @@ def beam_search(
         lengths = (lengths + ~done).gather(1, parent)
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
+        # Once its best has ended an item is finished, whatever the others of the batch still do.
+        scores[:, 1:] = scores[:, 1:].masked_fill(done[:, :1], -torch.inf)
         state = tuple(tensor.index_select(1, (first_rows + parent).flatten()) for tensor in state)
-        if done[:, 0].all():  # the best of each item has ended
+        if done[:, 0].all():
             break
-    return Sentences(ids[:, 0, 1:], ~done[:, 0], scores[:, 0])
+    best = done.int().argmax(1)  # the best that has ended, else the best
+    items = torch.arange(batch, device=device)
+    return Sentences(ids[items, best, 1:], ~done[items, best], scores[items, best])

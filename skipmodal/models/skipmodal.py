@@ -106,5 +106,5 @@ class SkipModal(nn.Module):
             text_from_speech=text_logits[n_a : n_a + n_b] if n_b else None,
             text_from_text=text_logits[n_a + n_b :] if text_from_text else None,
             images=self.image_decoder(u_text_a) if n_a else None,
-            speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths) if n_b else None,
+            speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths, batch.linear_part) if n_b else None,
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.attention import Attention, AttentionMemory
-from skipmodal.models.decoders import Speech
+from skipmodal.models.decoders import Part, Speech, cut_frames
 from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, beam_search
 from skipmodal.text import BOS, PAD, SYMBOLS
@@ -125,13 +125,8 @@ class AttentionSpeechDecoder(nn.Module):
         self.postnet = CBHG(n_mels, config.postnet_banks, channels, projection=2 * channels)
         self.linear = nn.Linear(2 * channels, n_linear)
 
-    def forward(
-        self, transcript: Transcript, mel: Tensor, lengths: Tensor, crop: tuple[Tensor, Tensor, int] | None = None
-    ) -> Speech:
-        """Teacher forcing: target mel (B, T, n_mels), lengths (B,).
-
-        `crop` (first frames, valid frames, longest) is the part of each item that the post-net works on.
-        """
+    def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
+        """Teacher forcing: target mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
         frames = mel.shape[1]
         steps = -(-frames // self.r)
         inputs = F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
@@ -141,12 +136,7 @@ class AttentionSpeechDecoder(nn.Module):
         hidden, _ = self.decoder_rnn(torch.cat([queries, context], 2))
         predicted, stop = self._frames(hidden)
         predicted = predicted[:, :frames]
-        part, part_lengths = predicted, lengths
-        if crop is not None:
-            first, part_lengths, longest = crop
-            index = (first[:, None] + torch.arange(longest, device=mel.device)).clamp(max=frames - 1)
-            part = predicted.gather(1, index[:, :, None].expand(-1, -1, self.n_mels))
-        linear = self.linear(self.postnet(part, part_lengths))
+        linear = self.linear(self.postnet(*cut_frames(predicted, lengths, part)))
         return Speech(
             predicted, linear, stop, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool(), weights[:, 0]
         )

@@ -82,7 +82,7 @@ class TokenSkipModal(nn.Module):
     def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
         """One training pass. All tokens go through T together, so its batch norm has one statistic for all.
 
-        `text_from_text` is always so for B, since D_spch reads the states of that pass.
+        `text_from_text` asks for B's alone, which D_spch needs the states of in any case.
         """
         n_a, n_b = len(batch.images), len(batch.mel)
         e_text = self.text_encoder(batch.ids, batch.lengths)
@@ -115,7 +115,8 @@ class TokenSkipModal(nn.Module):
             longest = int(lengths.max())
             ids = batch.ids[n_a:, :longest]
             text_b = Latent(_pad(u_text_b, text_mask[n_a:, :longest]), lengths, 1.0)
-            outputs.text_from_text, states, embedded, _ = self.text_decoder(text_b, ids)
+            logits_b, states, embedded, _ = self.text_decoder(text_b, ids)
+            outputs.text_from_text = logits_b if text_from_text else None
             speech = Latent(_pad(u_speech, speech_mask), tokens, 4 * self.characters_per_frame)
             outputs.text_from_speech, _, _, weights = self.text_decoder(speech, ids)
             outputs.listening = weights.mean(1), lengths, tokens

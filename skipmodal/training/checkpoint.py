@@ -120,11 +120,24 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     data = checkpoint.recipe.data
     names = {"image_text": Path(data.image_text.name), "text_speech": Path(data.text_speech.name)}
     recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
-    card = (resolve_checkpoint(path) / "card.md").read_text(encoding="utf-8") if card is None else card
+    card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
     try:
         save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out}: cannot be written ({error})") from error
+
+
+def read_card(path: Path) -> str:
+    """A model card's text, printable; empty where there is none. Raises UserError where it can't be read."""
+    if not path.is_file():
+        return ""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path}: too large for a model card")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    return "".join(c for c in text if c.isprintable() or c == "\n")
 
 
 class _Uninitialised(TorchFunctionMode):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -25,19 +26,30 @@ class Processes:
         return self.rank == 0
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Every process ends with the mean gradient; a parameter that got none here counts as zero."""
+        """Every process ends with the mean gradient; a parameter that got none in one process counts as zero there."""
         if self.count == 1:
             return
         parameters = [p for p in model.parameters() if p.requires_grad]
-        for p in parameters:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        reached = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        dist.all_reduce(reached)
+        # One that no process reached stays without: the optimiser leaves it alone, as it does in a single process.
+        parameters = [p for p, count in zip(parameters, reached.tolist(), strict=True) if count]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         dist.all_reduce(flat)
         flat /= self.count
         for p, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            assert p.grad is not None
-            p.grad.copy_(mean.view_as(p))
+            p.grad = mean.view_as(p).clone()
+
+    def start_alike(self, model: nn.Module, step: int, device: torch.device) -> None:
+        """Gives every process the first one's weights. Raises UserError where they don't start at the same step."""
+        if self.count == 1:
+            return
+        steps = [torch.zeros(1, device=device) for _ in range(self.count)]
+        dist.all_gather(steps, torch.tensor([float(step)], device=device))
+        if len({int(each) for each in steps}) > 1:
+            raise UserError("the processes find different checkpoints to go on from; --run must be a shared folder")
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any process."""
@@ -51,11 +63,14 @@ class Processes:
 @contextmanager
 def join(device: torch.device) -> Iterator[Processes]:
     """Joins the processes that torchrun started (NCCL between GPUs, gloo otherwise); alone without it."""
-    if not dist.is_torchelastic_launched():
+    if not _launched():
         yield Processes()
         return
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"several processes cannot train together on {device.type}; use train.device=cpu")
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(hours=6))  # the others wait while the first validates
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes that torchrun started cannot reach each other ({error})") from error
     try:
@@ -66,8 +81,20 @@ def join(device: torch.device) -> Iterator[Processes]:
 
 def own_device(device: torch.device) -> torch.device:
     """The GPU of this process among those on its machine; other devices as they are."""
-    if device.type != "cuda" or not dist.is_torchelastic_launched():
+    if device.type != "cuda" or not _launched():
         return device
-    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    number, present = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= present:
+        raise UserError(f"more processes than GPUs ({present}) on this machine; lower torchrun's --nproc-per-node")
+    own = torch.device("cuda", number)
     torch.cuda.set_device(own)
     return own
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all."""
+    return not _launched() or os.environ.get("RANK", "0") == "0"
+
+
+def _launched() -> bool:
+    return dist.is_available() and dist.is_torchelastic_launched()

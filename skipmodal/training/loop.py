@@ -35,8 +35,8 @@ def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = N
     """Trains by the recipe and returns the folder of the latest checkpoint, `run/latest`.
 
     Checkpoints are `latest` and `best` (lowest validation loss). With `resume`, training goes on from `latest` where
-    there is one, bit for bit on the CPU; without it a run that has one is refused. `init` is a checkpoint whose
-    weights a new run starts from.
+    there is one, bit for bit on the CPU and by one process; without it a run that has one is refused. `init` is a
+    checkpoint whose weights a new run starts from.
     Raises UserError for data that doesn't fit, a run that exists or can't be written, or too many non-finite steps
     in a row. Under `torchrun` every process takes its share of each batch.
     """
@@ -75,11 +75,16 @@ def _train(
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    halves = 1 if recipe.data.sampling == "alternate" else 2
+    if processes.count > 1 and recipe.data.batch_size % (halves * processes.count):
+        size = recipe.data.batch_size
+        raise UserError(f"data.batch_size={size} cannot be shared equally by {processes.count} processes")
     batches = TrainingBatches(a, b, recipe.data, recipe.train.seed, processes.rank, processes.count)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
     if found is not None:
         step, skipped, best = _restore(found, recipe, audio, image, model, optimizer, scaler, device)
+    processes.start_alike(model, step, device)
     if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
         torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
     stream = iter(DataLoader(
@@ -185,16 +190,19 @@ def validate(
     for batch in validation_batches(a, b, recipe.train.eval_items, 2 * recipe.data.batch_size):
         batch = batch.to(device)
         linear = batch.linear(b.meta.audio) if len(batch.mel) else None
-        losses = compute_losses(model(batch, text_from_text=recipe.loss.text_from_text > 0), batch, linear)
+        outputs = model(batch, text_from_text=recipe.loss.text_from_text > 0)
+        losses = compute_losses(outputs, batch, linear)
         for name, value in losses.items():
             weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
-            weight = len(batch.ids) if name in ("text_from_text", "adversary") else weight
+            weight = len(batch.ids) if name == "adversary" else weight
+            weight = len(outputs.text_from_text) if name == "text_from_text" else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight
     model.train()
     means = {name: sums[name] / counts[name] for name in sums}
-    # A good adversary loss is no aim in itself: the best checkpoint is chosen on reconstruction alone.
-    return {"loss": sum(getattr(recipe.loss, name) * v for name, v in means.items() if name != "adversary"), **means}
+    # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
+    chosen = {name: value for name, value in means.items() if name not in ("adversary", "listening", "reading")}
+    return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 
 
 def _ignore_interrupt(worker: int) -> None:
@@ -220,7 +228,8 @@ def _sample(
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
-    a, b = PreparedDataset(recipe.data.image_text), PreparedDataset(recipe.data.text_speech)
+    a = PreparedDataset(recipe.data.image_text, features=recipe.model.tokens)  # one vector comes from pixels
+    b = PreparedDataset(recipe.data.text_speech)
     for dataset, kind in ((a, "image-text"), (b, "text-speech")):
         if dataset.meta.kind != kind:
             raise UserError(f"{dataset.path}: is a {dataset.meta.kind} dataset where {kind} is needed")

@@ -1,4 +1,4 @@
-"""Caption metrics against numbers of pycocoevalcap 1.2 (tokenizer under Java 17), and by hand."""
+"""Caption metrics against pycocoevalcap 1.2 (its tokeniser under Java 17), and by hand."""
 
 import pytest
 
@@ -18,6 +18,26 @@ from skipmodal.evaluation.captions import score_captions, tokenise
 )
 def test_tokens_are_those_of_the_penn_treebank_tokeniser(caption, tokens):
     assert " ".join(tokenise(caption)) == tokens
+
+
+def test_scores_are_those_of_the_coco_caption_evaluation():
+    references = {
+        "a": ["A dog runs on the beach.", "The brown dog is running along the shore.", "A dog's day at the sea"],
+        "b": ["Two men sit on a bench.", "A pair of men are sitting on a wooden bench in the park."],
+        "c": ["A woman in a red T-shirt (smiling) holds a cup.", "The lady doesn't drop her cup."],
+        "d": ["Children play football on grass.", "Some kids are playing with a ball on the grass.", "Kids play."],
+    }
+    hypotheses = {
+        "a": "A brown dog runs along the beach.",
+        "b": "Two men are sitting on a bench in a park.",
+        "c": "A man in a red shirt holds a cup.",
+        "d": "Two kids are playing on the grass on the grass.",
+    }
+    scores = score_captions(hypotheses, references)
+    expected = (0.8105037308852625, 0.684143889957268, 0.5066651600104125, 0.32042731887571213)
+    assert scores.bleu == pytest.approx(expected, abs=1e-9)
+    assert scores.rouge_l == pytest.approx(0.7123292218888905, abs=1e-9)
+    assert scores.cider == pytest.approx(1.8987049078116853, abs=1e-9)
 
 
 def test_a_perfect_copy_and_a_stranger():

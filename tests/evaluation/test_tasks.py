@@ -42,6 +42,7 @@ def test_every_task_reports(parts, task, tmp_path):
     assert {"stopped", "empty", "repeats"} <= report.figures.keys()
     assert ("CIDEr-D" in report.figures) == task.startswith("img")
     assert ("WER" in report.figures) == (task != "img2text")
+    (tmp_path / "out").mkdir()
     write_report(report, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["figures"] == report.figures

@@ -49,6 +49,14 @@ def test_a_command_that_fails_is_one_line(tmp_path):
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"skipmodal\[asr\]"):
-        list(Transcriber("faster-whisper:base")([(TONE, 8000)]))
+        Transcriber("faster-whisper:base")
+
+
+def test_a_damaged_or_impossible_cache_is_no_traceback(engine, tmp_path):
+    cache = tmp_path / "cache.jsonl"
+    cache.write_bytes(b'5\n["x"]\n\xff\xfe\n{"a": 1}\n')
+    assert list(Transcriber(f"command:{engine}", cache)([(TONE, 8000)])) == ["heard 8000"]
+    with pytest.raises(UserError, match="--cache"):
+        Transcriber(f"command:{engine}", tmp_path)

@@ -15,8 +15,8 @@ def test_attention_is_softmax_of_scaled_products_over_valid_tokens():
     context, weights = attention(x, where_x, attention.remember(memory, where_memory, mask))
     for head in range(2):
         part = slice(4 * head, 4 * head + 4)
-        q = attention.query(x)[0, :, part] + sinusoids(where_x[0], 4)
-        k = attention.key(memory)[0, :3, part] + sinusoids(where_memory[0, :3], 4)
+        q = attention.query(x)[0, :, part] + (head + 1) * sinusoids(where_x[0], 4)
+        k = attention.key(memory)[0, :3, part] + (head + 1) * sinusoids(where_memory[0, :3], 4)
         expected = torch.stack([torch.softmax(k @ row / math.sqrt(4), 0) for row in q])
         torch.testing.assert_close(weights[0, head, :, :3], expected)
         torch.testing.assert_close(context[0, :, part], expected @ attention.value(memory)[0, :3, part])

@@ -28,26 +28,31 @@ def language(seed: int, rows: int):
 
 
 def best_by_hand(table, longest: int):
-    """The best-scored sentence of at most `longest` symbols."""
-    found = []
-    for n in range(longest):
-        for letters in product(LETTERS, repeat=n):
-            path = [BOS, *letters, EOS]
-            score = sum(table[a, b].item() for a, b in pairwise(path))
-            found.append((score / (n + 1) ** LENGTH_POWER, path[1:], score))
-    return max(found)
+    """The first sentence that ends while it is the best of all sentences and beginnings of its length."""
+
+    def score(path):
+        return sum(table[x, y].item() for x, y in pairwise((BOS, *path)))
+
+    ended = []
+    for n in range(1, longest + 1):
+        ended += [(*letters, EOS) for letters in product(LETTERS, repeat=n - 1)]
+        every = ended + list(product(LETTERS, repeat=n))
+        best = max(every, key=lambda path: score(path) / len(path) ** LENGTH_POWER)
+        if best[-1] == EOS:
+            break
+    best = max(ended, key=lambda path: score(path) / len(path) ** LENGTH_POWER)
+    return list(best), score(best)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_wide_beam_finds_the_best_sentence(seed):
     table, step, state = language(seed, 3)
-    found = beam_search(step, state, 4, beam=40)
+    found = beam_search(step, state, 4, beam=60)
     for row in range(3):
-        _, ids, score = best_by_hand(table[row], 4)
-        if not found.capped[row]:
-            assert [i for i in found.ids[row].tolist() if i != PAD] == ids
-            assert found.log_probability[row].item() == pytest.approx(score, abs=1e-4)
-    assert not found.capped.all()
+        ids, score = best_by_hand(table[row], 4)
+        assert [i for i in found.ids[row].tolist() if i != PAD] == ids
+        assert found.log_probability[row].item() == pytest.approx(score, abs=1e-4)
+    assert not found.capped.any()
 
 
 def test_a_beam_of_one_takes_the_best_character_each_time():
@@ -62,10 +67,21 @@ def test_a_beam_of_one_takes_the_best_character_each_time():
         assert found.capped[row] == (expected[-1] != EOS)
 
 
-def test_items_do_not_depend_on_their_batch():
-    _, step, state = language(3, 5)
-    together = beam_search(step, state, 8, beam=3)
-    for row in range(5):
-        alone = beam_search(step, (state[0][:, row : row + 1],), 8, beam=3)
-        n = alone.ids.shape[1]
-        assert together.ids[row, :n].tolist() == alone.ids[0].tolist()
+@pytest.mark.parametrize("beam", [1, 2, 4])
+def test_items_do_not_depend_on_their_batch(beam):
+    for seed in range(30):
+        _, step, state = language(seed, 5)
+        together = beam_search(step, state, 12, beam)
+        for row in range(5):
+            alone = beam_search(step, (state[0][:, row : row + 1],), 12, beam)
+            n = alone.ids.shape[1]
+            assert together.ids[row, :n].tolist() == alone.ids[0].tolist(), (seed, row)
+            assert (together.ids[row, n:] == PAD).all()
+            assert together.capped[row] == alone.capped[0]
+
+
+def test_at_the_cap_a_sentence_that_has_ended_is_preferred():
+    for seed in range(30):
+        _, step, state = language(seed, 5)
+        wide = beam_search(step, state, 3, beam=50)
+        assert not wide.capped.any()  # among so many some have ended

@@ -1,5 +1,7 @@
 """The whole model on a batch: what reaches what."""
 
+from dataclasses import replace
+
 import torch
 
 from skipmodal.audio import AudioConfig
@@ -113,6 +115,13 @@ def test_losses_by_hand():
     log = outputs.modality_logits.log_softmax(1)
     expected = -(log[:2, 0].mean() + log[2:4, 1].mean() + log[4:7, 1].mean() + log[7:, 2].mean())
     torch.testing.assert_close(losses["adversary"], expected)
+
+
+def test_the_post_net_works_on_a_part():
+    model, batch = tiny_model().eval(), tiny_batch()
+    part = replace(batch, linear_part=(torch.tensor([2, 0, 1]), torch.tensor([10, 10, 5]), 10))
+    assert model(part).speech.linear.shape[:2] == (3, 10)
+    assert torch.equal(model(part).speech.mel, model(batch).speech.mel)
 
 
 def test_either_half_may_be_empty():

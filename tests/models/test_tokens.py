@@ -27,7 +27,7 @@ def tiny_model(**changes) -> TokenSkipModal:
 
 def losses_of(model, batch, **options):
     linear = batch.linear(AUDIO) if len(batch.mel) else None
-    return compute_losses(model(batch, **options), batch, linear)
+    return compute_losses(model(batch, text_from_text=True, **options), batch, linear)
 
 
 def test_losses_reach_the_blocks_of_their_path():

@@ -1,4 +1,4 @@
-"""Two processes under torchrun: the gradient of the whole batch, one checkpoint, one voice."""
+"""Two processes under torchrun: one gradient, one checkpoint, one voice."""
 
 import os
 import subprocess
@@ -13,6 +13,7 @@ from skipmodal.training.checkpoint import load_trainer
 
 AVERAGE = """
 import torch
+from skipmodal.errors import UserError
 from skipmodal.training import distributed
 with distributed.join(torch.device("cpu")) as processes:
     model = torch.nn.Linear(1, 1)
@@ -23,9 +24,48 @@ with distributed.join(torch.device("cpu")) as processes:
     both = torch.nn.ModuleList([model, idle])
     processes.average_gradients(both)
     assert model.weight.grad.item() == 7.5, model.weight.grad  # mean of the squares
-    assert (idle.weight.grad == 0).all()
+    assert idle.weight.grad is None  # no process reached it
+    if processes.rank == 0:
+        idle.weight.sum().backward()
+    processes.average_gradients(idle)
+    assert (idle.weight.grad == 0.5).all()
+    torch.nn.init.constant_(model.weight, processes.rank)
+    processes.start_alike(model, 3, torch.device("cpu"))
+    assert model.weight.item() == 0
+    try:
+        processes.start_alike(model, processes.rank, torch.device("cpu"))
+    except UserError:
+        pass
+    else:
+        raise AssertionError("different steps")
     assert processes.any(processes.rank == 1, torch.device("cpu"))
     assert not processes.any(False, torch.device("cpu"))
+"""
+
+
+SAME = """
+import sys, torch
+from skipmodal.config import load_recipe
+from skipmodal.training import loop
+norms = []
+clip = torch.nn.utils.clip_grad_norm_
+def spy(parameters, most):
+    norms.append(clip(list(parameters), most))
+    return norms[-1]
+torch.nn.utils.clip_grad_norm_ = spy
+join = loop.distributed.join
+from contextlib import contextmanager
+@contextmanager
+def watched(device):
+    with join(device) as processes:
+        yield processes
+        everyone = [torch.zeros(len(norms)) for _ in range(2)]
+        torch.distributed.all_gather(everyone, torch.stack(norms))
+        assert torch.equal(*everyone), everyone
+        assert len(norms) == 4
+loop.distributed.join = watched
+from pathlib import Path
+loop.train(load_recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -44,8 +84,11 @@ def test_gradients_are_averaged_and_flags_shared(tmp_path: Path):
 
 def test_training_by_two_processes_writes_one_run(recipe, tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(dump_recipe(recipe(data={"batch_size": 8}))))
+    (tmp_path / "same.py").write_text(SAME)
     run = tmp_path / "run"
-    done = torchrun("-m", "--", "skipmodal", "train", tmp_path / "recipe.yaml", "--run", run)
+    done = torchrun(
+        tmp_path / "same.py", tmp_path / "recipe.yaml", run
+    )  # and every step's gradient is the same in both
     assert done.returncode == 0, done.stderr
     assert load_trainer(run / "latest")["step"] == 4
     assert done.stderr.count("train 4:") == 1
@@ -66,3 +109,10 @@ def test_training_by_two_processes_writes_one_run(recipe, tmp_path: Path):
     assert all(
         torch.isfinite(state["exp_avg"]).all() for state in load_trainer(run / "latest")["optimizer"]["state"].values()
     )
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(recipe, tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(dump_recipe(recipe(data={"batch_size": 6}))))
+    done = torchrun("-m", "--", "skipmodal", "train", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
+    assert done.returncode == 1
+    assert "data.batch_size=6 cannot be shared equally by 2 processes" in done.stderr

@@ -1,6 +1,7 @@
 """The loop: learns, resumes bit for bit, survives bad steps and signals, keeps the best."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,9 +56,10 @@ def test_training_lowers_the_losses_and_moves_every_parameter(recipe, tmp_path, 
     assert still == [], still
 
 
-def test_train_10_equals_train_5_and_resume_5(recipe, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"model": {"tokens": True}, "data": {"linear_frames": 8}}])
+def test_train_10_equals_train_5_and_resume_5(recipe, tmp_path, changes):
     def run(steps):
-        return recipe(train={"max_steps": steps}, optim={"accumulate": 2, "warmup_steps": 3})
+        return recipe(train={"max_steps": steps}, optim={"accumulate": 2, "warmup_steps": 3}, **changes)
 
     straight = loop.train(run(10), tmp_path / "straight")
     loop.train(run(5), tmp_path / "twice")
@@ -156,6 +158,31 @@ def test_too_many_non_finite_steps_stop_with_the_items(recipe, tmp_path, monkeyp
     with pytest.raises(UserError, match=r"3 steps in a row .* train-0"):
         loop.train(recipe(optim={"max_bad_steps": 3}, train={"max_steps": 9}), tmp_path / "run")
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "latest").values())
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_training_on_cached_features_up_to_an_evaluation(recipe, toy, tmp_path, monkeypatch, capsys, tokens):
+    from functools import partial
+
+    from skipmodal.data.prepare import prepare_image_text
+    from skipmodal.image import ImageConfig
+    from skipmodal.models.efficientnet import EfficientNetLite0
+    from tests.conftest import write_captioned_pictures
+
+    monkeypatch.setattr(EfficientNetLite0, "load_published", lambda self: self.eval())  # random ones will do
+    config = ImageConfig(size=16, encoder="efficientnet_lite0")
+    write_captioned_pictures(tmp_path, lambda source, out: None)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(re.sub(r"([23]).png,train", r"\1.png,val", manifest.read_text()))
+    partial(prepare_image_text, image=config)(manifest, tmp_path / "prepared")
+    chosen = recipe(
+        data={"image_text": str(tmp_path / "prepared"), "batch_size": 4, "linear_frames": 8},
+        model={"tokens": tokens, "embedding": 16}, train={"max_steps": 3, "eval_every": 2},
+    )  # fmt: skip
+    latest = loop.train(chosen, tmp_path / "run")
+    assert "image -> text" in capsys.readouterr().err
+    kept = any(name.startswith("image_encoder.backbone") for name in weights(latest))
+    assert kept == tokens  # one vector comes from pixels
 
 
 def test_runs_are_not_overwritten_and_changes_are_refused(recipe, tmp_path):
