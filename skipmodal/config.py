@@ -33,7 +33,7 @@ class DataConfig(_Section):
 
     image_text: Path = Field(default=Path("prepared/image-text"), description="prepared dataset A")
     text_speech: Path = Field(default=Path("prepared/text-speech"), description="prepared dataset B")
-    sampling: Literal["mix", "alternate"] = "mix"
+    sampling: Literal["mix", "alternate", "image-text", "text-speech"] = "mix"
     batch_size: Annotated[int, Field(ge=2, description="items a step; mix takes half from each dataset")] = 8
     max_characters: Positive = Field(default=1000, description="longer captions of A are not drawn")
     linear_frames: Annotated[int | None, Field(gt=0)] = Field(

@@ -13,6 +13,9 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
     task: Annotated[Literal["img2speech", "img2text", "speech2text", "text2speech"], typer.Option(help="What.")],
     data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
+    then: Annotated[
+        Path | None, typer.Option(help="Piecewise: the checkpoint writes a sentence, and this other one says it.")
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "test",
     transcriber: Annotated[
         str | None,
@@ -47,11 +50,12 @@ def evaluate(
             raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
     translator = Translator(load_checkpoint(checkpoint, chosen), chosen, **limits)  # type: ignore[arg-type]
+    speaker = Translator(load_checkpoint(then, chosen), chosen, **limits) if then else None  # type: ignore[arg-type]
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     with progress(len(dataset.indices(split)[:limit]), 0) as advance:
         report = tasks.evaluate(
             translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size, wavs=wavs,
-            advance=advance,
+            then=speaker, advance=advance,
         )  # fmt: skip
     print_report(report)
     if out is not None:

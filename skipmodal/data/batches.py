@@ -1,4 +1,4 @@
-"""Training batches from two prepared datasets: `mix` (half A, half B) or `alternate` (A, B, A, ...).
+"""Training batches from two prepared datasets: `mix` (half A, half B), `alternate` (A, B, A, ...), or one of them.
 
 Every batch is a function of the seed and its number alone, so a resumed run continues with the very next one.
 """
@@ -130,10 +130,10 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
     def __init__(
         self, a: PreparedDataset, b: PreparedDataset, config: DataConfig, seed: int, rank: int = 0, count: int = 1
     ) -> None:
-        self.a, self.b, self.seed, self.alternate = a, b, seed, config.sampling == "alternate"
+        self.a, self.b, self.seed, self.sampling = a, b, seed, config.sampling
         self.linear_frames, self.share = config.linear_frames, slice(rank, None, count)
         size_a = size_b = config.batch_size
-        if not self.alternate:
+        if self.sampling == "mix":
             size_a, size_b = config.batch_size // 2, config.batch_size - config.batch_size // 2
         pairs_a, characters = _captions(a, config.max_characters)
         items_b = b.indices("train")
@@ -145,18 +145,18 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
     @property
     def per_epoch(self) -> int:
         """Batches in a pass over the larger dataset: all captions of A, or all recordings of B."""
-        longest = max(plan.per_epoch for plan in self._plans)
-        return 2 * longest if self.alternate else longest
+        of_a, of_b = (plan.per_epoch for plan in self._plans)
+        longest = max(of_a, of_b)
+        return {"mix": longest, "alternate": 2 * longest, "image-text": of_a, "text-speech": of_b}[self.sampling]
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng((self.seed, 2, number))
         pairs_a, items_b = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
-        if not self.alternate:
-            pairs_a, items_b = (plan.batch(number) for plan in self._plans)
-        elif number % 2 == 0:
-            pairs_a = self._plans[0].batch(number // 2)
-        else:
-            items_b = self._plans[1].batch(number // 2)
+        turns = 2 if self.sampling == "alternate" else 1
+        if self.sampling in ("mix", "image-text") or (turns == 2 and number % 2 == 0):
+            pairs_a = self._plans[0].batch(number // turns)
+        if self.sampling in ("mix", "text-speech") or (turns == 2 and number % 2 == 1):
+            items_b = self._plans[1].batch(number // turns)
         return collate(self.a, self.b, pairs_a[self.share], items_b[self.share], self.linear_frames, rng)
 
 
@@ -174,9 +174,12 @@ def _captions(a: PreparedDataset, max_characters: int) -> tuple[np.ndarray, np.n
     return np.array(pairs, dtype=np.int64), np.array(lengths)
 
 
-def validation_batches(a: PreparedDataset, b: PreparedDataset, items: int, batch_size: int) -> Iterator[Batch]:
-    """The first `items` validation items of each dataset, always the same, half and half."""
-    items_a, items_b = a.indices("val")[:items], b.indices("val")[:items]
+def validation_batches(
+    a: PreparedDataset, b: PreparedDataset, items: int, batch_size: int, sampling: str = "mix"
+) -> Iterator[Batch]:
+    """The first `items` validation items of each dataset that is trained on, always the same, half and half."""
+    items_a = a.indices("val")[: 0 if sampling == "text-speech" else items]
+    items_b = b.indices("val")[: 0 if sampling == "image-text" else items]
     items_b = items_b[np.argsort(b.frames[items_b], kind="stable")]
     half = max(batch_size // 2, 1)
     for start in range(0, max(len(items_a), len(items_b)), half):

@@ -1,7 +1,7 @@
 """What `skipmodal eval` measures: a model's output on a held-out split, scored against the split's texts."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,11 @@ class Report:
 def evaluate(
     translator: Translator, dataset: PreparedDataset, task: str, *, split: str = "test", limit: int | None = None,
     transcriber: Transcriber | None = None, batch_size: int = 32, wavs: Path | None = None,
-    advance: Advance = lambda items: None,
+    then: Translator | None = None, advance: Advance = lambda items: None,
 ) -> Report:  # fmt: skip
     """Runs one task over a split.
 
+    With `then`, the Piecewise system of table 1: the first model writes a sentence and this one says it.
     `wavs` is a folder for the speech that was made. Raises UserError where the data or the transcriber are missing
     or of the wrong kind.
     """
@@ -55,11 +56,14 @@ def evaluate(
     if len(items) < 2:
         raise UserError(f"{dataset.path}: has fewer than two items in its {split} split")
     source, _, target = task.replace("img", "image").partition("2")
+    if then is not None and (target != "speech" or source == "text"):
+        raise UserError(f"{task} takes one model; only a picture or a recording is first written, then said by another")
     _check_settings(translator, dataset, source)
     details: list[dict[str, Any]] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        results = translator.decode(_encode(translator, dataset, batch, source), target)
+        latent = _encode(translator, dataset, batch, source)
+        results = _say(translator.decode(latent, "text"), then) if then else translator.decode(latent, target)
         for i, result, heard in zip(batch, results, _heard(results, transcriber, translator), strict=True):
             item = dataset.item(i)
             details.append({"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)})
@@ -81,6 +85,13 @@ def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray,
         return translator.encode([translator.read(dataset.texts(i)[0], source) for i in items], source)
     wavs = [dataset.wav(i).astype(np.float32) / 32768 for i in items]
     return translator.encode([translator.read(wav, source) for wav in wavs], source)
+
+
+def _say(written: Sequence[Translation], speaker: Translator) -> list[Translation]:
+    """What one model wrote, said by another."""
+    sentences = [speaker.read(result.text or ".", "text") for result in written]
+    spoken = speaker.decode(speaker.encode(sentences, "text"), "speech")
+    return [replace(s, text=w.text, capped=s.capped or w.capped) for s, w in zip(spoken, written, strict=True)]
 
 
 def _check_settings(translator: Translator, dataset: PreparedDataset, source: str) -> None:

@@ -75,7 +75,7 @@ def _train(
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    halves = 1 if recipe.data.sampling == "alternate" else 2
+    halves = 2 if recipe.data.sampling == "mix" else 1
     if processes.count > 1 and recipe.data.batch_size % (halves * processes.count):
         size = recipe.data.batch_size
         raise UserError(f"data.batch_size={size} cannot be shared equally by {processes.count} processes")
@@ -187,7 +187,8 @@ def validate(
     model.eval()
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for batch in validation_batches(a, b, recipe.train.eval_items, 2 * recipe.data.batch_size):
+    half = 2 * recipe.data.batch_size
+    for batch in validation_batches(a, b, recipe.train.eval_items, half, recipe.data.sampling):
         batch = batch.to(device)
         linear = batch.linear(b.meta.audio) if len(batch.mel) else None
         outputs = model(batch, text_from_text=recipe.loss.text_from_text > 0)

@@ -46,6 +46,16 @@ def test_mix_has_half_of_each_and_alternate_takes_turns(datasets):
     assert (len(b.images), len(b.mel)) == (0, 6)
 
 
+@pytest.mark.parametrize(("sampling", "halves"), [("image-text", (6, 0)), ("text-speech", (0, 6))])
+def test_one_dataset_alone(datasets, sampling, halves):
+    stream = TrainingBatches(*datasets, DataConfig(batch_size=6, sampling=sampling), 0)
+    assert all((len(stream[k].images), len(stream[k].mel)) == halves for k in range(3))
+    items = len(datasets[sampling == "text-speech"].indices("train"))
+    assert stream.per_epoch == items // 6
+    for batch in validation_batches(*datasets, 3, 4, sampling):
+        assert (len(batch.images) > 0, len(batch.mel) > 0) == (halves[0] > 0, halves[1] > 0)
+
+
 def test_a_batch_is_a_function_of_seed_and_number(datasets):
     def draw(seed, number):
         return TrainingBatches(*datasets, DataConfig(batch_size=6), seed)[number]

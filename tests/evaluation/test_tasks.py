@@ -1,5 +1,6 @@
 """`skipmodal eval` on the toy world, whose tones are heard exactly."""
 
+import copy
 import json
 
 import pytest
@@ -50,6 +51,21 @@ def test_every_task_reports(parts, task, tmp_path):
     assert markdown.index("measured on 3 items") < markdown.index("published by Ma, McDuff and Song")
     assert len((tmp_path / "out" / "items.jsonl").read_text().splitlines()) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 3 * task.endswith("speech")
+
+
+def test_piecewise_has_another_model_say_what_the_first_wrote(parts, monkeypatch):
+    a, b, writer = parts
+    asked = []
+    speaker = copy.copy(writer)
+    monkeypatch.setattr(
+        speaker, "read", lambda text, kind: asked.append((text, kind)) or Translator.read(writer, text, kind)
+    )
+    report = evaluate(writer, a, "img2speech", limit=3, transcriber=tones, then=speaker)
+    alone = evaluate(writer, a, "img2text", limit=3)
+    assert [detail["text"] for detail in report.details] == [detail["text"] for detail in alone.details]
+    assert asked == [(detail["text"] or ".", "text") for detail in alone.details]
+    with pytest.raises(UserError, match="takes one model"):
+        evaluate(writer, b, "text2speech", transcriber=tones, then=speaker)
 
 
 def test_figures_are_of_what_was_said(parts, monkeypatch):
