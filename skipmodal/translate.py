@@ -97,11 +97,21 @@ class Translator:
             return torch.tensor(text.encode(sentence))
         if isinstance(item, str):
             item = Path(item)
-        if modality == "image":
-            return image.to_tensor(item if isinstance(item, np.ndarray) else image.read_image(item, self.image))
         if isinstance(item, np.ndarray):
-            return torch.from_numpy(item)
+            return self._from_array(item, modality)
+        if modality == "image":
+            return image.to_tensor(image.read_image(item, self.image))
         return torch.from_numpy(read_audio(item, self.audio.sample_rate, max_seconds=60))
+
+    def _from_array(self, item: np.ndarray, modality: str) -> Tensor:
+        side = self.image.input_size
+        if modality == "image":
+            if item.dtype != np.uint8 or item.shape != (side, side, 3):
+                raise UserError(f"a picture array must be uint8 ({side}, {side}, 3), not {item.dtype} {item.shape}")
+            return image.to_tensor(item)
+        if item.ndim != 1 or not item.size or not np.issubdtype(item.dtype, np.floating) or not np.isfinite(item).all():
+            raise UserError(f"a waveform array must be finite floats (samples,), not {item.dtype} {item.shape}")
+        return torch.from_numpy(item.astype(np.float32))
 
     @torch.inference_mode()
     def encode(self, items: Sequence[Tensor], modality: str) -> Any:

@@ -41,8 +41,15 @@ def save_checkpoint(
 ) -> None:
     """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one.
 
-    With `half` the weights are stored in 16 bits.
+    With `half` the weights are stored in 16 bits. Raises UserError where it can't be written.
     """
+    try:
+        _save(folder, checkpoint, card, trainer, half)
+    except (OSError, SafetensorError, RuntimeError) as error:  # a full disk is each of them
+        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from error
+
+
+def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
     partial, old = _beside(folder, "partial"), _beside(folder, "old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -121,10 +128,7 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     names = {"image_text": Path(data.image_text.name), "text_speech": Path(data.text_speech.name)}
     recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
     card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
-    try:
-        save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{out}: cannot be written ({error})") from error
+    save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
 
 
 def read_card(path: Path) -> str:

@@ -351,3 +351,13 @@ def test_eval_prints_a_table_and_writes_a_report(here, toy, tmp_path):
     status, _, err = here("eval", folder, "--task", "img2speech", "--data", data)
     assert status == 1
     assert "--transcriber" in err
+
+
+def test_arrays_that_do_not_fit_are_refused(model):
+    translator = load(model, "cpu")
+    for item in (np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3), np.float32)):
+        with pytest.raises(UserError, match=r"must be uint8 \(16, 16, 3\)"):
+            translator.img2text([item])
+    for wav in (np.zeros((2, 800), np.float32), np.zeros(800, np.int16), np.full(800, np.nan), np.zeros(0, np.float32)):
+        with pytest.raises(UserError, match="must be finite floats"):
+            translator.speech2text([wav])

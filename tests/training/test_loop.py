@@ -220,6 +220,18 @@ def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
         loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
 
 
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(recipe, tmp_path, monkeypatch):
+    latest = loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("skipmodal.training.checkpoint.save_file", full)
+    with pytest.raises(UserError, match="No space left"):
+        loop.train(recipe(), tmp_path / "run", resume=True)
+    assert load_trainer(latest)["step"] == 2
+
+
 def test_a_damaged_trainer_state_is_one_line(recipe, tmp_path):
     latest = loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
     torch.save({"step": 2}, latest / "trainer.pt")
