@@ -11,7 +11,9 @@ from skipmodal.errors import UserError
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
-    task: Annotated[Literal["img2speech", "img2text", "speech2text", "text2speech"], typer.Option(help="What.")],
+    task: Annotated[
+        Literal["img2speech", "img2text", "speech2text", "text2speech", "retrieval"], typer.Option(help="What.")
+    ],
     data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
     then: Annotated[
         Path | None, typer.Option(help="Piecewise: the checkpoint writes a sentence, and this other one says it.")
@@ -37,6 +39,7 @@ def evaluate(
     from skipmodal.device import pick_device
     from skipmodal.evaluation import tasks
     from skipmodal.evaluation.report import print_report, write_report
+    from skipmodal.evaluation.retrieval import evaluate_retrieval
     from skipmodal.evaluation.transcribe import Transcriber
     from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
@@ -53,10 +56,15 @@ def evaluate(
     speaker = Translator(load_checkpoint(then, chosen), chosen, **limits) if then else None  # type: ignore[arg-type]
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     with progress(len(dataset.indices(split)[:limit]), 0) as advance:
-        report = tasks.evaluate(
-            translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size, wavs=wavs,
-            then=speaker, advance=advance,
-        )  # fmt: skip
+        if task == "retrieval":
+            report = evaluate_retrieval(
+                translator, dataset, split=split, limit=limit, batch_size=batch_size, advance=advance
+            )
+        else:
+            report = tasks.evaluate(
+                translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size,
+                wavs=wavs, then=speaker, advance=advance,
+            )  # fmt: skip
     print_report(report)
     if out is not None:
         write_report(report, out)

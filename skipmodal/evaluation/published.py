@@ -67,4 +67,5 @@ BESIDE = {
     "img2text": (CAPTIONS, ABLATION, SAMPLING, MEMORY),
     "speech2text": (RECOGNITION, ABLATION, SAMPLING),
     "text2speech": (SYNTHESIS, SAMPLING),
+    "retrieval": (),  # figure 8 has pictures alone
 }

@@ -58,11 +58,10 @@ def evaluate(
     source, _, target = task.replace("img", "image").partition("2")
     if then is not None and (target != "speech" or source == "text"):
         raise UserError(f"{task} takes one model; only a picture or a recording is first written, then said by another")
-    _check_settings(translator, dataset, source)
     details: list[dict[str, Any]] = []
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
-        latent = _encode(translator, dataset, batch, source)
+        latent = encode_items(translator, dataset, batch, source)
         results = _say(translator.decode(latent, "text"), then) if then else translator.decode(latent, target)
         for i, result, heard in zip(batch, results, _heard(results, transcriber, translator), strict=True):
             item = dataset.item(i)
@@ -74,7 +73,9 @@ def evaluate(
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details)
 
 
-def _encode(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
+def encode_items(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
+    """Items of a dataset -> the model's latent; UserError where the data were not prepared as the model's."""
+    _check_settings(translator, dataset, source)
     if source == "image" and translator.image.encoder != "none":
         features = np.stack([dataset.features(i) for i in items]).astype(np.float32)
         with torch.inference_mode():
