@@ -4,6 +4,7 @@ Between a picture and its sound lies a sentence that the picture commits to: fed
 decoder averages over all that could be said. Nothing is discretised but the character that is fed back.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from skipmodal.models.decoders import Part, Speech, cut_frames
 from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, beam_search
 from skipmodal.text import BOS, PAD, SYMBOLS
+
+AHEAD = 4
 
 
 class Latent(NamedTuple):
@@ -106,12 +109,12 @@ class AttentionSpeechDecoder(nn.Module):
     -> r frames of mel and a stop logit a step -> CBHG post-net -> linear magnitudes.
     """
 
-    AHEAD, BEHIND = 4, 1  # characters to which the attention may move in one free-running step
-
     def __init__(self, config: ModelConfig, n_mels: int, n_linear: int, characters_per_frame: float) -> None:
         super().__init__()
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
         self.characters_per_step = characters_per_frame * self.r
+        # Characters by which the attention may move in one free-running step: some times the mean.
+        self.ahead, self.behind = math.ceil(AHEAD * max(1.0, self.characters_per_step)), 1
         self.state_dropout = config.dropout
         self.reader = BiGRU(config.text_decoder + config.text_channels, self.width // 2)
         self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
@@ -158,7 +161,7 @@ class AttentionSpeechDecoder(nn.Module):
         mels, stops, alignment = [], [], []
         for step in range(max_steps):
             query, gru = self.attention_rnn(self.prenet(frame), gru)
-            near = (characters >= at - self.BEHIND) & (characters <= at + self.AHEAD)
+            near = (characters >= at - self.behind) & (characters <= at + self.ahead)
             where = torch.full((batch, 1), step * self.characters_per_step, device=device)
             context, weights = self.attention(query, where, memory._replace(mask=memory.mask & near))
             at = weights[:, 0, 0].argmax(1, keepdim=True)
