@@ -75,6 +75,7 @@ def join(device: torch.device) -> Iterator[Processes]:
         raise UserError(f"the processes that torchrun started cannot reach each other ({error})") from error
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # none leaves while another still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -1,6 +1,7 @@
 """Two processes under torchrun: one gradient, one checkpoint, one voice."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,11 +70,20 @@ loop.train(load_recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def torchrun(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def torchrun(*args: object, fresh: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Two processes; `fresh` is a run that must not exist before."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)]
+    for _ in range(3):
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        # Seen with torch 2.15, one time in ten: an abort among torch's own threads once everything is done and saved.
+        if "terminate called without an active exception" not in done.stderr:
+            break
+    return done
 
 
 def test_gradients_are_averaged_and_flags_shared(tmp_path: Path):
