@@ -33,6 +33,9 @@ class TokenSkipModal(nn.Module):
         self.text_encoder = TextTokens(config)
         self.speech_encoder = SpeechTokens(config, audio.n_mels)
         self.transformer = ModalityTransformer(config)
+        for module in self.transformer.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.momentum = 0.01  # the tokens of a batch are of few items: at the usual 0.1 validation jumps
         self.classifier = ModalityClassifier(config)
         self.memory = build_memory(config)
         self.image_decoder = ImageDecoder(config, image.size)
