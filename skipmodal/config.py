@@ -34,7 +34,8 @@ class DataConfig(_Section):
     image_text: Path = Field(default=Path("prepared/image-text"), description="prepared dataset A")
     text_speech: Path = Field(default=Path("prepared/text-speech"), description="prepared dataset B")
     sampling: Literal["mix", "alternate", "image-text", "text-speech"] = "mix"
-    batch_size: Annotated[int, Field(ge=2, description="items a step; mix takes half from each dataset")] = 8
+    batch_size: Annotated[int, Field(ge=2, description="items a step")] = 8
+    image_share: Annotated[float, Field(gt=0, lt=1, description="part of a mixed batch that is of A")] = 0.5
     max_characters: Positive = Field(default=1000, description="longer captions of A are not drawn")
     linear_frames: Annotated[int | None, Field(gt=0)] = Field(
         default=None, description="train the post-net on so many frames of each recording; none: on all"
@@ -93,6 +94,7 @@ class LossConfig(_Section):
     stop: Weight = 1.0
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
     reading: Weight = Field(default=0.0, description="guide of D_spch's attention over text (tokens)")
+    contrastive: Weight = Field(default=0.0, description="cosine of u tells the pairs of a batch apart; not the paper's")
     adversary: Weight = Field(default=0.1, description="alpha")
     adversary_ramp: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps over which the reversed gradient grows to alpha"

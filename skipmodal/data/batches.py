@@ -1,4 +1,4 @@
-"""Training batches from two prepared datasets: `mix` (half A, half B), `alternate` (A, B, A, ...), or one of them.
+"""Training batches from two prepared datasets: `mix` (some of A, some of B), `alternate` (A, B, A, ...), or one of them.
 
 Every batch is a function of the seed and its number alone, so a resumed run continues with the very next one.
 """
@@ -134,7 +134,7 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
         self.linear_frames, self.share = config.linear_frames, slice(rank, None, count)
         size_a = size_b = config.batch_size
         if self.sampling == "mix":
-            size_a, size_b = config.batch_size // 2, config.batch_size - config.batch_size // 2
+            size_a, size_b = mixed_sizes(config)
         pairs_a, characters = _captions(a, config.max_characters)
         items_b = b.indices("train")
         self._plans = (
@@ -158,6 +158,12 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
         if self.sampling in ("mix", "text-speech") or (turns == 2 and number % 2 == 1):
             items_b = self._plans[1].batch(number // turns)
         return collate(self.a, self.b, pairs_a[self.share], items_b[self.share], self.linear_frames, rng)
+
+
+def mixed_sizes(config: DataConfig) -> tuple[int, int]:
+    """Items of A and of B in a mixed batch, at least one of each."""
+    size_a = min(max(round(config.batch_size * config.image_share), 1), config.batch_size - 1)
+    return size_a, config.batch_size - size_a
 
 
 def _captions(a: PreparedDataset, max_characters: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,8 @@ class Outputs:
     text_from_text: Tensor | None = None  # the same from u_txt, of the last items
     images: Tensor | None = None  # (Na, 3, S, S) from u_txt
     speech: Speech | None = None  # from u_txt
+    # u of A's images and texts, then of B's texts and speech, one vector an item: (Na, d_k) twice, (Nb, d_k) twice.
+    pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     # Attention weights (Nb, S, N) with valid S and N, of decoders that attend: D_txt over speech, D_spch over text.
     listening: tuple[Tensor, Tensor, Tensor] | None = None
     reading: tuple[Tensor, Tensor, Tensor] | None = None
@@ -106,5 +108,6 @@ class SkipModal(nn.Module):
             text_from_speech=text_logits[n_a : n_a + n_b] if n_b else None,
             text_from_text=text_logits[n_a + n_b :] if text_from_text else None,
             images=self.image_decoder(u_text_a) if n_a else None,
+            pairs=((u_image, u_text_a), (u_text_b, u_speech)),
             speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths, batch.linear_part) if n_b else None,
         )

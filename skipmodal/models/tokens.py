@@ -113,6 +113,7 @@ class TokenSkipModal(nn.Module):
             outputs.text_from_image, _, _, _ = self.text_decoder(image, batch.ids[:n_a, :longest])
             text_a = Latent(_pad(u_text_a, text_mask[:n_a, :longest]), batch.lengths[:n_a], 1.0)
             outputs.images = self.generate_image(text_a)
+            outputs.pairs += ((image.mean, text_a.mean),)
         if n_b:
             lengths = batch.lengths[n_a:]
             longest = int(lengths.max())
@@ -122,6 +123,7 @@ class TokenSkipModal(nn.Module):
             outputs.text_from_text = logits_b if text_from_text else None
             speech = Latent(_pad(u_speech, speech_mask), tokens, 4 * self.characters_per_frame)
             outputs.text_from_speech, _, _, weights = self.text_decoder(speech, ids)
+            outputs.pairs += ((text_b.mean, speech.mean),)
             outputs.listening = weights.mean(1), lengths, tokens
             outputs.speech = self.speech_decoder(
                 Transcript(states, embedded, lengths), batch.mel, batch.mel_lengths, batch.linear_part

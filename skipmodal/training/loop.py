@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import OptimConfig, Recipe, TrainConfig, dump_recipe
-from skipmodal.data.batches import TrainingBatches, validation_batches
+from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
@@ -75,10 +75,11 @@ def _train(
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    halves = 2 if recipe.data.sampling == "mix" else 1
-    if processes.count > 1 and recipe.data.batch_size % (halves * processes.count):
-        size = recipe.data.batch_size
-        raise UserError(f"data.batch_size={size} cannot be shared equally by {processes.count} processes")
+    size = recipe.data.batch_size
+    sizes = mixed_sizes(recipe.data) if recipe.data.sampling == "mix" else (size,)
+    if any(each % processes.count for each in sizes):
+        parts = " + ".join(map(str, sizes))
+        raise UserError(f"data.batch_size={size} ({parts}) cannot be shared equally by {processes.count} processes")
     batches = TrainingBatches(a, b, recipe.data, recipe.train.seed, processes.rank, processes.count)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
@@ -195,14 +196,15 @@ def validate(
         losses = compute_losses(outputs, batch, linear)
         for name, value in losses.items():
             weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
-            weight = len(batch.ids) if name == "adversary" else weight
+            weight = len(batch.ids) if name in ("adversary", "contrastive") else weight
             weight = len(outputs.text_from_text) if name == "text_from_text" else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight
     model.train()
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    chosen = {name: value for name, value in means.items() if name not in ("adversary", "listening", "reading")}
+    aids = ("adversary", "contrastive", "listening", "reading")
+    chosen = {name: value for name, value in means.items() if name not in aids}
     return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 
 
@@ -296,7 +298,7 @@ def _restore(
 ) -> tuple[int, int, float]:
     """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
     # What decides which batch comes next; the rest may change in a resumed run.
-    fixed = [("data", key) for key in ("sampling", "batch_size", "max_characters", "linear_frames")]
+    fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
     fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed")]
     saved = _load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())

@@ -12,6 +12,9 @@ from skipmodal.models.skipmodal import Outputs
 from skipmodal.text import PAD
 
 
+TEMPERATURE = 0.07  # of the cosines in the contrastive loss
+
+
 def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dict[str, Tensor]:
     """Every loss the batch allows, unweighted, keyed by its name in the recipe.
 
@@ -35,6 +38,9 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
     for name, attention in (("listening", outputs.listening), ("reading", outputs.reading)):
         if attention is not None:
             losses[name] = guided_attention(*attention)
+    pairs = [pair for pair in outputs.pairs if len(pair[0]) > 1]
+    if pairs:
+        losses["contrastive"] = torch.stack([_contrastive(*pair) for pair in pairs]).sum()
     losses["adversary"] = _adversary(outputs)
     return losses
 
@@ -56,6 +62,13 @@ def _stop(logits: Tensor, steps: Tensor) -> Tensor:
     mask = length_mask(steps, logits.shape[1])
     # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
     return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
+
+
+def _contrastive(a: Tensor, b: Tensor) -> Tensor:
+    """Which b belongs to which a, and the reverse (van den Oord et al., 2018): a and b (N, d_k), row by row a pair."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / TEMPERATURE
+    target = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
 
 
 def _adversary(outputs: Outputs) -> Tensor:

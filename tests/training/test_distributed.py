@@ -124,4 +124,4 @@ def test_a_batch_that_cannot_be_shared_is_one_line(recipe, tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(dump_recipe(recipe(data={"batch_size": 6}))))
     done = torchrun("-m", "--", "skipmodal", "train", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
     assert done.returncode == 1
-    assert "data.batch_size=6 cannot be shared equally by 2 processes" in done.stderr
+    assert "data.batch_size=6 (3 + 3) cannot be shared equally by 2 processes" in done.stderr
