@@ -12,6 +12,7 @@ from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.captions import score_captions, tokenise
+from skipmodal.evaluation.java_metrics import java_scores
 from skipmodal.evaluation.transcribe import SILENCE, Transcriber
 from skipmodal.evaluation.wer import error_rates, normalise_transcript
 from skipmodal.translate import Translation, Translator
@@ -35,6 +36,7 @@ class Report:
     items: int
     figures: dict[str, float]
     details: list[dict[str, Any]] = field(repr=False, default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what could not be measured, and why
 
 
 def evaluate(
@@ -69,8 +71,8 @@ def evaluate(
             if wavs is not None and isinstance(result.value, np.ndarray):
                 write_audio(wavs / f"{item['id']}.wav", result.value, translator.audio.sample_rate)
         advance(len(batch))
-    figures = _figures(task, details)
-    return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details)
+    figures, notes = _figures(task, details)
+    return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)
 
 
 def encode_items(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
@@ -124,9 +126,10 @@ def _describe(result: Translation, heard: str | None, translator: Translator) ->
     return detail
 
 
-def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
+def _figures(task: str, details: list[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
     said = [detail["heard"] if task.endswith("speech") else detail["text"] for detail in details]
     figures: dict[str, float] = {}
+    notes: list[str] = []
     if task.startswith("img"):
         # A recogniser spells in its own way, so both sides are normalised; what is written is compared as it is.
         spelt: Callable[[str], str] = normalise_transcript if task == "img2speech" else str
@@ -135,6 +138,8 @@ def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
         scores = score_captions(hypotheses, references)
         figures |= {f"BLEU-{i}": 100 * value for i, value in enumerate(scores.bleu, 1)}
         figures |= {"ROUGE-L": 100 * scores.rouge_l, "CIDEr-D": 100 * scores.cider}
+        more, notes = java_scores(hypotheses, references)
+        figures |= {name: 100 * value for name, value in more.items()}
         figures["vocabulary"] = len({word for text in said for word in tokenise(text)})
     if not task.startswith("img") or (task == "img2speech" and details[0]["text"] is not None):
         spoken = [d["text"] if task == "img2speech" else d["references"][0] for d in details]
@@ -146,7 +151,7 @@ def _figures(task: str, details: list[dict[str, Any]]) -> dict[str, float]:
     if task.endswith("speech"):
         figures["silent"] = sum(d["silent"] for d in details)
         figures["seconds"] = float(np.mean([d["seconds"] for d in details]))
-    return figures
+    return figures, notes
 
 
 def repeats(text: str, times: int = 3) -> bool:

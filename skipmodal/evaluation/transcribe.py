@@ -1,4 +1,4 @@
-"""Transcribers: recordings -> text, through faster-whisper, pocketsphinx or any command; cached by what is heard.
+"""Transcribers: recordings -> text, through a recogniser that is installed or any command; cached by what is heard.
 
 Silence is never fed to a recogniser, which would invent words: its transcript is empty.
 """
@@ -19,7 +19,17 @@ from skipmodal.audio import write_audio
 from skipmodal.errors import UserError
 
 SILENCE = 1e-3  # peak; -60 dB
-ENGINES = "faster-whisper:NAME_OR_FOLDER, pocketsphinx, or command:PROGRAM (gets a wav's path, prints the text)"
+ENGINES = (
+    "faster-whisper:NAME_OR_FOLDER, whisper:NAME_OR_FILE, wav2vec2:NAME_OR_FOLDER, pocketsphinx, "
+    "or command:PROGRAM (gets a wav's path, prints the text)"
+)
+PACKAGES = {  # module, and what installs it
+    "faster-whisper": ("faster_whisper", "'skipmodal[asr]'"),
+    "pocketsphinx": ("pocketsphinx", "'skipmodal[asr]'"),
+    "whisper": ("whisper", "openai-whisper"),
+    "wav2vec2": ("transformers", "transformers"),
+}
+RATE = 16000  # of every recogniser here
 Engine = Callable[[np.ndarray, int], str]  # samples (n,) and their rate -> text
 
 
@@ -29,13 +39,16 @@ class Transcriber:
     def __init__(self, spec: str, cache: Path | None = None) -> None:
         """`spec` as in ENGINES. Raises UserError for an engine that is unknown or not installed."""
         name, _, argument = spec.partition(":")
-        makers = {"faster-whisper": _faster_whisper, "pocketsphinx": _pocketsphinx, "command": _command}
+        makers = {
+            "faster-whisper": _faster_whisper, "whisper": _whisper, "wav2vec2": _wav2vec2,
+            "pocketsphinx": _pocketsphinx, "command": _command,
+        }  # fmt: skip
         if name not in makers or (name != "pocketsphinx") != bool(argument):
             raise UserError(f"transcriber {spec!r}: expected {ENGINES}")
         self.spec = spec
-        package = name.replace("-", "_")
-        if name != "command" and importlib.util.find_spec(package) is None:
-            raise UserError(f"transcriber {name}: not installed (pip install 'skipmodal[asr]')")
+        module, install = PACKAGES.get(name, ("subprocess", ""))
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"transcriber {name}: not installed (pip install {install})")
         self._make: Callable[[], Engine] = lambda: makers[name](argument)
         self._engine: Engine | None = None
         self._path = cache
@@ -91,9 +104,44 @@ def _faster_whisper(name: str) -> Engine:
 
     def hear(wav: np.ndarray, rate: int) -> str:
         segments, _ = model.transcribe(
-            _resampled(wav, rate, 16000), language="en", beam_size=1, without_timestamps=True
+            _resampled(wav, rate), language="en", beam_size=1, without_timestamps=True
         )
         return " ".join(segment.text for segment in segments)
+
+    return hear
+
+
+def _whisper(name: str) -> Engine:
+    import whisper
+
+    try:
+        model = whisper.load_model(name)
+    except Exception as error:  # a download, a damaged file, a name that does not exist
+        raise UserError(f"transcriber whisper:{name}: cannot be loaded ({error})") from error
+
+    def hear(wav: np.ndarray, rate: int) -> str:
+        options = {"language": "en", "temperature": 0.0, "without_timestamps": True}
+        return str(model.transcribe(_resampled(wav, rate), fp16=model.device.type == "cuda", **options)["text"])
+
+    return hear
+
+
+def _wav2vec2(name: str) -> Engine:
+    import torch
+    from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
+
+    options = {"local_files_only": Path(name).is_dir()}
+    try:
+        processor = Wav2Vec2Processor.from_pretrained(name, **options)
+        model = Wav2Vec2ForCTC.from_pretrained(name, use_safetensors=True, **options).eval()  # nothing is unpickled
+    except Exception as error:  # of its own and its hub's many kinds
+        raise UserError(f"transcriber wav2vec2:{name}: cannot be loaded ({error})") from error
+
+    @torch.inference_mode()
+    def hear(wav: np.ndarray, rate: int) -> str:
+        inputs = processor(_resampled(wav, rate), sampling_rate=RATE, return_tensors="pt")
+        best = model(inputs.input_values).logits.argmax(-1)
+        return str(processor.batch_decode(best)[0]).lower()
 
     return hear
 
@@ -104,7 +152,7 @@ def _pocketsphinx(_: str) -> Engine:
     decoder = Decoder(loglevel="FATAL")
 
     def hear(wav: np.ndarray, rate: int) -> str:
-        samples = (np.clip(_resampled(wav, rate, 16000), -1, 1) * 32767).astype("<i2")
+        samples = (np.clip(_resampled(wav, rate), -1, 1) * 32767).astype("<i2")
         decoder.start_utt()
         decoder.process_raw(samples.tobytes(), full_utt=True)
         decoder.end_utt()
@@ -135,9 +183,9 @@ def _command(line: str) -> Engine:
     return hear
 
 
-def _resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    if rate == wanted:
+def _resampled(wav: np.ndarray, rate: int) -> np.ndarray:
+    if rate == RATE:
         return wav
     import librosa
 
-    return np.asarray(librosa.resample(wav, orig_sr=rate, target_sr=wanted), dtype=np.float32)
+    return np.asarray(librosa.resample(wav, orig_sr=rate, target_sr=RATE), dtype=np.float32)
