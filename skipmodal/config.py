@@ -94,7 +94,7 @@ class LossConfig(_Section):
     stop: Weight = 1.0
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
     reading: Weight = Field(default=0.0, description="guide of D_spch's attention over text (tokens)")
-    contrastive: Weight = Field(default=0.0, description="cosine of u tells the pairs of a batch apart; not the paper's")
+    contrastive: Weight = Field(default=0.0, description="pairs of a batch told apart by u; not the paper's")
     adversary: Weight = Field(default=0.1, description="alpha")
     adversary_ramp: Annotated[int, Field(ge=0)] = Field(
         default=0, description="steps over which the reversed gradient grows to alpha"

@@ -26,7 +26,16 @@ def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations
     Returns:
         B tensors of (frames - 1) * hop_length samples (one hop for a single frame), on the CPU.
     """
-    lengths = lengths.to(linear.device)
+    iterations = config.griffin_lim_iters if iterations is None else iterations
+    if linear.device.type != "cpu":
+        return _together(linear, lengths.to(linear.device), config, iterations)
+    # Here padding costs as much as sound, and only one item's spectra fit in the cache.
+    items = zip(linear, lengths.tolist(), strict=True)
+    return [_together(item[None, :n], torch.tensor([n]), config, iterations)[0] for item, n in items]
+
+
+def _together(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations: int) -> list[Tensor]:
+    """The whole batch at once, as it pays where the arithmetic is parallel."""
     if linear.shape[1] == 1:  # a hop of samples has two frames, of which the second is padding
         linear = F.pad(linear, (0, 0, 0, 1))
     frame_mask = torch.arange(linear.shape[1], device=linear.device) < lengths[:, None]
@@ -38,7 +47,7 @@ def griffin_lim(linear: Tensor, lengths: Tensor, config: AudioConfig, iterations
     phase = transform.steady_phase(magnitude.shape[1]).expand_as(magnitude)
     spectrum = torch.polar(magnitude, phase)
     previous = torch.zeros_like(spectrum)
-    for _ in range(config.griffin_lim_iters if iterations is None else iterations):
+    for _ in range(iterations):
         rebuilt = transform.forward(transform.inverse(spectrum))
         direction = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
         spectrum = direction * (magnitude / direction.abs().clamp(min=1e-16))

@@ -84,16 +84,13 @@ def test_a_batch_gives_the_waveforms_of_its_items(config, padding):
     wavs = [voiced(seconds, seed) for seed, seconds in enumerate((0.3, 0.02, 0.011, 0.2, 0.3))]
     items = [linear_of(wav, config) for wav in wavs] + [linear_of(wavs[2], config)[:1]]
     assert min(map(len, items)) == 1
-    batch = griffin_lim(
-        pad_sequence(items, batch_first=True, padding_value=padding),
-        torch.tensor([len(item) for item in items]),
-        config,
-        iterations=8,
-    )
-    for item, wav in zip(items, batch, strict=True):
-        assert wav.shape == (max(len(item) - 1, 1) * config.hop_length,)
-        assert wav.abs().max() > 1e-3
-        torch.testing.assert_close(wav, alone(item, config, iterations=8), atol=1e-5, rtol=0)
+    padded = pad_sequence(items, batch_first=True, padding_value=padding)
+    lengths = torch.tensor([len(item) for item in items])
+    for batch in (griffin_lim(padded, lengths, config, 8), _together(padded, lengths, config, 8)):
+        for item, wav in zip(items, batch, strict=True):
+            assert wav.shape == (max(len(item) - 1, 1) * config.hop_length,)
+            assert wav.abs().max() > 1e-3
+            torch.testing.assert_close(wav, alone(item, config, iterations=8), atol=1e-5, rtol=0)
 
 
 def test_a_single_frame_is_one_hop():

@@ -1,4 +1,4 @@
-"""Training batches from two prepared datasets: `mix` (some of A, some of B), `alternate` (A, B, A, ...), or one of them.
+"""Training batches from two prepared datasets: `mix` (some of both), `alternate` (A, B, A, ...), or one of them.
 
 Every batch is a function of the seed and its number alone, so a resumed run continues with the very next one.
 """

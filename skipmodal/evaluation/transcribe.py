@@ -103,9 +103,7 @@ def _faster_whisper(name: str) -> Engine:
         raise UserError(f"transcriber faster-whisper:{name}: cannot be loaded ({error})") from error
 
     def hear(wav: np.ndarray, rate: int) -> str:
-        segments, _ = model.transcribe(
-            _resampled(wav, rate), language="en", beam_size=1, without_timestamps=True
-        )
+        segments, _ = model.transcribe(_resampled(wav, rate), language="en", beam_size=1, without_timestamps=True)
         return " ".join(segment.text for segment in segments)
 
     return hear

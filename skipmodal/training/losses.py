@@ -11,7 +11,6 @@ from skipmodal.models.layers import length_mask
 from skipmodal.models.skipmodal import Outputs
 from skipmodal.text import PAD
 
-
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
 
 

@@ -1,0 +1,46 @@
+"""How many words a model really says (paper, section 4.1), and which of them its recordings never held."""
+
+from dataclasses import replace
+
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.evaluation.captions import tokenise
+from skipmodal.evaluation.tasks import Report
+from skipmodal.evaluation.wer import normalise_transcript
+
+
+def vocabulary_report(spoken: Report, pictures: PreparedDataset, recordings: PreparedDataset | None = None) -> Report:
+    """Unique words of what was heard, from the report of img2speech on `pictures`.
+
+    A recogniser mishears into words that exist, so heard words are also counted where the item's own latent sentence
+    has them. With `recordings`, the text-speech data the model learned from: how far the two training vocabularies
+    overlap, and the words that were spoken right without ever having been heard (the paper's zero-shot words).
+    """
+    heard = [set(_words(detail["heard"])) for detail in spoken.details]
+    meant = [set(_words(detail["text"] or "")) for detail in spoken.details]
+    kept = [h & m for h, m in zip(heard, meant, strict=True)]
+    references = {word for detail in spoken.details for text in detail["references"] for word in _words(text)}
+    said = set().union(*kept)
+    figures: dict[str, float] = {
+        "words heard": sum(len(_words(detail["heard"])) for detail in spoken.details),
+        "unique words heard": len(set().union(*heard)),
+        "unique words meant": len(set().union(*meant)),
+        "unique words meant and heard": len(said),
+        "unique words of the references": len(references),
+    }
+    if recordings is not None:
+        seen, listened = _training_words(pictures), _training_words(recordings)
+        figures |= {
+            "unique words of the pictures' training texts": len(seen),
+            "unique words of the recordings' training texts": len(listened),
+            "in both": len(seen & listened),
+            "meant and heard, never in a recording": len(said - listened),
+        }
+    return replace(spoken, task="vocabulary", figures=figures)
+
+
+def _words(text: str) -> list[str]:
+    return tokenise(normalise_transcript(text))
+
+
+def _training_words(dataset: PreparedDataset) -> set[str]:
+    return {word for i in dataset.indices("train") for text in dataset.texts(i) for word in _words(text)}
