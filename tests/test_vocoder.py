@@ -6,7 +6,7 @@ from scipy.signal import lfilter
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal.audio import AudioConfig, linear_spectrogram, magnitudes
-from skipmodal.vocoder import _deemphasis, _Transform, griffin_lim
+from skipmodal.vocoder import _deemphasis, _together, _Transform, griffin_lim
 
 PAPER = AudioConfig()
 PLAIN = AudioConfig(power=1.0)
