@@ -1,7 +1,7 @@
 """Translator: any modality in, any modality out, batched; the Python API behind the synthesis commands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from skipmodal import image, text
 from skipmodal.audio import read_audio, spectrograms
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
+from skipmodal.models.search import Sentences
 from skipmodal.training.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.vocoder import griffin_lim
 
@@ -28,6 +29,8 @@ class Translation:
     value: str | np.ndarray
     capped: bool  # the decoder hit its length cap before it stopped by itself
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
+    score: float | None = None  # its mean log-probability a character
+    confidence: float | None = None  # what that is worth, of a model whose confidence is calibrated
 
 
 def load(path: str | Path | None = None, device: str = "auto") -> "Translator":
@@ -59,7 +62,7 @@ class Translator:
         beam: int = 4,
     ) -> None:
         self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
-        self.device = device
+        self.confidence, self.device = checkpoint.confidence, device
         self.max_seconds, self.max_text, self.beam = max_seconds, max_text, beam
 
     def img2speech(self, items: Sequence[Input]) -> list[Translation]:
@@ -132,17 +135,24 @@ class Translator:
             return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
         if modality == "text":
             found = self.model.generate_text(latent, self.max_text, self.beam)
-            sentences = [text.decode(ids) for ids in found.ids.tolist()]
-            return [Translation(s, c, s) for s, c in zip(sentences, found.capped.tolist(), strict=True)]
+            return self._sentences(found)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        said = [text.decode(ids) for ids in behind.ids.tolist()] if behind else [None] * len(wavs)
-        capped = speech.capped | behind.capped if behind else speech.capped
+        said = self._sentences(behind) if behind else [Translation("", False)] * len(wavs)
         return [
-            Translation(_to_peak(wav.numpy()), cut, sentence)
-            for wav, cut, sentence in zip(wavs, capped.tolist(), said, strict=True)
+            replace(sentence, value=_to_peak(wav.numpy()), capped=cut or sentence.capped)
+            for wav, cut, sentence in zip(wavs, speech.capped.tolist(), said, strict=True)
         ]
+
+    def _sentences(self, found: Sentences) -> list[Translation]:
+        results = []
+        for ids, capped, log_p in zip(*(tensor.tolist() for tensor in found), strict=True):
+            sentence = text.decode(ids)
+            score = log_p / max(sum(i != text.PAD for i in ids), 1)
+            confidence = self.confidence(score) if self.confidence else None
+            results.append(Translation(sentence, capped, sentence, score, confidence))
+        return results
 
 
 def _to_peak(wav: np.ndarray, peak: float = 0.95) -> np.ndarray:

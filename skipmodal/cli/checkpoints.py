@@ -1,7 +1,7 @@
-"""`skipmodal info` and `skipmodal export`: what a checkpoint is, and a small copy of it to give away."""
+"""`skipmodal info`, `calibrate` and `export`: what a checkpoint is, how sure it may be, a small copy to give away."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,6 +28,39 @@ def info(
         typer.echo(f"  {name:<16}{parameters:>12,}")
     typer.echo("audio: " + ", ".join(f"{key} {value}" for key, value in loaded.audio.model_dump().items()))
     typer.echo("image: " + ", ".join(f"{key} {value}" for key, value in loaded.image.model_dump().items()))
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    data: Annotated[Path, typer.Option(help="A prepared image-text dataset, none of it trained on.")],
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "val",
+    limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="File for the reliability plot, a PNG.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+) -> None:
+    """Fit how sure a checkpoint may be of what it says of a picture, and keep that in the checkpoint.
+
+    Its confidence is then in the lines of --json: the share of the content words that a person would have said too.
+    """
+    from skipmodal.data.pipeline import progress
+    from skipmodal.data.prepared import PreparedDataset
+    from skipmodal.device import pick_device
+    from skipmodal.evaluation import calibration
+    from skipmodal.training.checkpoint import add_confidence, load_checkpoint
+    from skipmodal.translate import Translator
+
+    chosen = pick_device(device)
+    translator = Translator(load_checkpoint(checkpoint, chosen), chosen)
+    dataset = PreparedDataset(data, features=translator.image.encoder != "none")
+    with progress(len(dataset.indices(split)[:limit]), 0) as advance:
+        found = calibration.calibrate(translator, dataset, split=split, limit=limit, advance=advance)
+    typer.echo(f"on {found.items} items that were not fitted: calibration error {found.error:.3f}")
+    for expected, share in zip(found.expected, found.found, strict=True):
+        typer.echo(f"  confidence {expected:.2f}  found {share:.2f}")
+    if plot:
+        calibration.draw(found, plot)
+        typer.echo(f"wrote {plot}", err=True)
+    typer.echo(f"wrote {add_confidence(checkpoint, found.confidence)}", err=True)
 
 
 def export(

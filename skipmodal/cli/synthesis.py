@@ -193,6 +193,8 @@ def _deliver(
     record: dict[str, Any] = {"input": name, "output": str(path) if path else None, "capped": result.capped}
     if result.text is not None:  # also the latent sentence behind speech
         record["text"] = result.text
+    if result.confidence is not None:
+        record["confidence"] = round(result.confidence, 3)
     if isinstance(result.value, str):
         if path is not None:
             audio.write_atomic(path, f"{result.value}\n".encode())

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,10 +129,11 @@ def _wav2vec2(name: str) -> Engine:
     import torch
     from transformers import Wav2Vec2ForCTC, Wav2Vec2Processor
 
-    options = {"local_files_only": Path(name).is_dir()}
+    local = Path(name).is_dir()
     try:
-        processor = Wav2Vec2Processor.from_pretrained(name, **options)
-        model = Wav2Vec2ForCTC.from_pretrained(name, use_safetensors=True, **options).eval()  # nothing is unpickled
+        processor: Any = Wav2Vec2Processor.from_pretrained(name, local_files_only=local)
+        model: Any = Wav2Vec2ForCTC.from_pretrained(name, local_files_only=local, use_safetensors=True)
+        model.eval()
     except Exception as error:  # of its own and its hub's many kinds
         raise UserError(f"transcriber wav2vec2:{name}: cannot be loaded ({error})") from error
 

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from skipmodal.audio import AudioConfig
+from skipmodal.audio import AudioConfig, write_atomic
+from skipmodal.confidence import Confidence
 from skipmodal.config import Recipe, describe, dump_recipe, parse_yaml
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
@@ -34,6 +35,7 @@ class Checkpoint:
     recipe: Recipe
     audio: AudioConfig
     image: ImageConfig
+    confidence: Confidence | None = None  # once it has been calibrated
 
 
 def save_checkpoint(
@@ -63,6 +65,8 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
         "image": checkpoint.image.model_dump(mode="json"),
         "recipe": dump_recipe(checkpoint.recipe),
     }
+    if checkpoint.confidence is not None:
+        config["confidence"] = checkpoint.confidence.model_dump()
     (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (partial / "card.md").write_text(card, encoding="utf-8")
     if trainer is not None:
@@ -103,6 +107,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         recipe = Recipe.model_validate(tree.get("recipe"))
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
+        confidence = Confidence.model_validate(tree["confidence"]) if "confidence" in tree else None
         with torch.device("meta"), _Uninitialised():
             model = build_model(recipe.model, audio, image)
         weights = load_file(folder / "model.safetensors", device=str(device))
@@ -113,7 +118,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         raise UserError(f"{config}: {describe(error)}") from error
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
-    return Checkpoint(model.eval(), recipe, audio, image)
+    return Checkpoint(model.eval(), recipe, audio, image, confidence)
 
 
 def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
@@ -129,6 +134,22 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
     card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
     save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
+
+
+def add_confidence(path: Path, confidence: Confidence) -> Path:
+    """Writes a calibration into the configuration of the checkpoint at `path`, and returns the checkpoint's folder.
+
+    Raises UserError where it can't be written.
+    """
+    folder = resolve_checkpoint(path)
+    config = folder / "config.yaml"
+    try:
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        tree["confidence"] = confidence.model_dump()
+        write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
+    except OSError as error:
+        raise UserError(f"{config}: cannot be written ({error.strerror or error})") from error
+    return folder
 
 
 def read_card(path: Path) -> str:
