@@ -89,6 +89,7 @@ class LossConfig(_Section):
     mel: Weight = 1.0
     linear: Weight = 1.0
     text_from_image: Weight = 1.0
+    self_critical: Weight = Field(default=0.0, description="CIDEr-D of its own draws; not the paper's (tokens)")
     text_from_speech: Weight = 1.0
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0

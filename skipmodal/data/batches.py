@@ -37,6 +37,7 @@ class Batch:
     mel_lengths: Tensor  # (Nb,) frames
     wav: Tensor  # (Nb, samples) in [-1, 1], of `linear_part` with a margin
     linear_part: tuple[Tensor, Tensor, int] | None = None  # first frames (Nb,), valid frames (Nb,), the most of them
+    references: tuple[list[str], ...] = ()  # every text of each image
     features: Tensor | None = None  # (Na, N, width) of a frozen image encoder, where prep has cached them
 
     @property
@@ -101,6 +102,7 @@ def collate(
         mel_lengths=torch.tensor([len(m) for m in mels], dtype=torch.long),
         wav=pad_sequence(wavs, batch_first=True) if wavs else torch.zeros(0),
         linear_part=part,
+        references=tuple(a.texts(i) for i in items_a),
         features=torch.stack(features) if features else None,
     )
 

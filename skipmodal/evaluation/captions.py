@@ -7,7 +7,7 @@ tokeniser (Stanford's PTB, lower case, punctuation dropped) is followed as far a
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from skipmodal.errors import UserError
@@ -16,6 +16,7 @@ ORDERS = (1, 2, 3, 4)
 ROUGE_BETA = 1.2
 CIDER_SIGMA = 6.0
 Ngrams = Counter[tuple[str, ...]]
+Vector = tuple[dict[tuple[str, ...], float], float]  # weights of n-grams, and their norm
 
 _BRACKETS = str.maketrans({
     "(": " -lrb- ", ")": " -rrb- ", "[": " -lsb- ", "]": " -rsb- ", "{": " -lcb- ", "}": " -rcb- ",
@@ -66,8 +67,9 @@ def score_captions(hypotheses: Mapping[str, str], references: Mapping[str, Seque
         raise UserError("captions: CIDEr of a single image is 0 by construction; score at least two")
     pairs = [(tokenise(hypotheses[key]), [tokenise(r) for r in references[key]]) for key in hypotheses]
     rouge = sum(_rouge_l(h, refs) for h, refs in pairs) / len(pairs)
-    cider = _cider(pairs)
-    return CaptionScores(_bleu(pairs), rouge, sum(cider) / len(cider))
+    cider = CiderD(references for _, references in pairs)
+    scores = [cider([hypothesis], references)[0] for hypothesis, references in pairs]
+    return CaptionScores(_bleu(pairs), rouge, sum(scores) / len(scores))
 
 
 Pair = tuple[list[str], list[list[str]]]
@@ -119,28 +121,39 @@ def _common_subsequence(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
-def _cider(pairs: list[Pair]) -> list[float]:
-    """CIDEr-D of each image (Vedantam, Zitnick, Parikh, CVPR 2015)."""
-    documents: Ngrams = Counter()
-    for _, references in pairs:
-        documents.update({gram for r in references for order in ORDERS for gram in _ngrams(r, order)})
-    total = math.log(len(pairs))
+class CiderD:
+    """CIDEr-D (Vedantam, Zitnick, Parikh, CVPR 2015) with the n-gram frequencies of some images' references."""
 
-    def vector(words: list[str], order: int) -> tuple[dict[tuple[str, ...], float], float]:
-        weights = {g: n * (total - math.log(max(documents[g], 1))) for g, n in _ngrams(words, order).items()}
+    def __init__(self, corpus: Iterable[Sequence[list[str]]]) -> None:
+        """`corpus` has the tokenised references of each image."""
+        self._documents: Ngrams = Counter()
+        images = 0
+        for references in corpus:
+            images += 1
+            self._documents.update({gram for r in references for order in ORDERS for gram in _ngrams(r, order)})
+        self._total = math.log(max(images, 1))
+
+    def __call__(self, hypotheses: Sequence[list[str]], references: Sequence[list[str]]) -> list[float]:
+        """Scores in [0, 10] of several hypotheses for one image."""
+        known = [[self._vector(r, order) for order in ORDERS] for r in references]
+        return [self._score(hypothesis, references, known) for hypothesis in hypotheses]
+
+    def _vector(self, words: list[str], order: int) -> Vector:
+        counts = _ngrams(words, order)
+        weights = {gram: n * (self._total - math.log(max(self._documents[gram], 1))) for gram, n in counts.items()}
         return weights, math.sqrt(sum(w * w for w in weights.values()))
 
-    scores = []
-    for hypothesis, references in pairs:
+    def _score(
+        self, hypothesis: list[str], references: Sequence[list[str]], known: Sequence[Sequence[Vector]]
+    ) -> float:
         score = 0.0
-        for order in ORDERS:
-            mine, norm = vector(hypothesis, order)
-            for reference in references:
-                theirs, their_norm = vector(reference, order)
-                product = sum(min(w, theirs[g]) * theirs[g] for g, w in mine.items() if g in theirs)
-                if norm and their_norm:
-                    # Lengths in bigrams, as the reference code counts them.
-                    longer = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
-                    score += product / (norm * their_norm) * math.exp(-(longer**2) / (2 * CIDER_SIGMA**2))
-        scores.append(10 * score / len(references) / len(ORDERS))
-    return scores
+        mine = [self._vector(hypothesis, order) for order in ORDERS]
+        for reference, theirs in zip(references, known, strict=True):
+            # Lengths in bigrams, as the reference code counts them.
+            longer = max(len(hypothesis) - 1, 0) - max(len(reference) - 1, 0)
+            similarity = 0.0
+            for (a, a_norm), (b, b_norm) in zip(mine, theirs, strict=True):
+                if a_norm and b_norm:
+                    similarity += sum(min(w, b[g]) * b[g] for g, w in a.items() if g in b) / (a_norm * b_norm)
+            score += similarity * math.exp(-(longer**2) / (2 * CIDER_SIGMA**2))
+        return 10 * score / len(references) / len(ORDERS)

@@ -10,6 +10,8 @@ from skipmodal.text import BOS, EOS, PAD
 
 LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / characters ** this
 State = tuple[Tensor, ...]  # each (layers, rows, width)
+# From characters (rows, 1), their position and the state to logits (rows, 66) and the next state.
+Step = Callable[[Tensor, int, State], tuple[Tensor, State]]
 
 
 class Sentences(NamedTuple):
@@ -20,9 +22,24 @@ class Sentences(NamedTuple):
     log_probability: Tensor  # (B,) of the whole sentence
 
 
-def beam_search(
-    step: Callable[[Tensor, int, State], tuple[Tensor, State]], state: State, max_length: int, beam: int
-) -> Sentences:
+def sample(step: Step, state: State, max_length: int) -> Tensor:
+    """Sentences drawn character by character: ids (rows, L), the end included where there is one, then padding."""
+    rows, device = state[0].shape[1], state[0].device
+    last = torch.full((rows, 1), BOS, device=device)
+    done = torch.zeros(rows, 1, dtype=torch.bool, device=device)
+    drawn = []
+    for position in range(max_length):
+        logits, state = step(last, position, state)
+        logits[:, (PAD, BOS)] = -torch.inf
+        last = torch.multinomial(logits.float().softmax(-1), 1).masked_fill(done, PAD)
+        drawn.append(last)
+        done |= last == EOS
+        if done.all():
+            break
+    return torch.cat(drawn, 1)
+
+
+def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentences:
     """The best of `beam` hypotheses an item.
 
     `step(ids (rows, 1), position, state)` gives logits (rows, 66) and the next state; `state` comes with one row an

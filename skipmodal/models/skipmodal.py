@@ -1,6 +1,7 @@
 """The whole model: three encoders, one bottleneck, three decoders (paper, figure 2)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Outputs:
 
     modality_logits: Tensor  # (vectors or tokens, 3) of images, texts of A, texts of B, speech, in this order
     modality_counts: list[int]  # how many of each
+    image: Any = None  # the latent that the text decoder gets of the images
     text_from_image: Tensor | None = None  # (Na, L, 66) from u_img
     text_from_speech: Tensor | None = None  # (Nb, L, 66) from u_spch
     text_from_text: Tensor | None = None  # the same from u_txt, of the last items
@@ -104,6 +106,7 @@ class SkipModal(nn.Module):
         return Outputs(
             modality_logits=logits,
             modality_counts=counts,
+            image=u_image,
             text_from_image=text_logits[:n_a] if n_a else None,
             text_from_speech=text_logits[n_a : n_a + n_b] if n_b else None,
             text_from_text=text_logits[n_a + n_b :] if text_from_text else None,

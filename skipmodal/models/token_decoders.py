@@ -15,7 +15,7 @@ from skipmodal.config import ModelConfig
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.decoders import Part, Speech, cut_frames
 from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
-from skipmodal.models.search import Sentences, State, beam_search
+from skipmodal.models.search import Sentences, State, Step, beam_search, sample
 from skipmodal.text import BOS, PAD, SYMBOLS
 
 AHEAD = 4
@@ -37,6 +37,10 @@ class Latent(NamedTuple):
     def mean(self) -> Tensor:
         """(B, d_k): one vector an item."""
         return (self.u * self.mask[:, :, None]).sum(1) / self.lengths[:, None]
+
+    def repeat(self, times: int) -> "Latent":
+        """Each item `times` times in a row."""
+        return Latent(self.u.repeat_interleave(times, 0), self.lengths.repeat_interleave(times, 0), self.rate)
 
     def positions(self) -> Tensor:
         return (torch.arange(self.u.shape[1], device=self.u.device) * self.rate).expand(len(self.u), -1)
@@ -85,8 +89,15 @@ class AttentionTextDecoder(nn.Module):
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
         """Free-running; see `beam_search`."""
-        memory = self._remember(latent).repeat(beam)
+        step = self._stepper(self._remember(latent).repeat(beam))
+        return beam_search(step, self._initial_state(latent), max_length, beam)
 
+    @torch.no_grad()
+    def sample(self, latent: Latent, max_length: int) -> Tensor:
+        """One sentence an item, drawn character by character: ids (B, L), padding after the end."""
+        return sample(self._stepper(self._remember(latent)), self._initial_state(latent), max_length)
+
+    def _stepper(self, memory: AttentionMemory) -> Step:
         def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
             positions = torch.full(ids.shape, position, device=ids.device)
             h1, c1, h2, c2 = state
@@ -95,7 +106,7 @@ class AttentionTextDecoder(nn.Module):
             states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
             return self.output(states[:, 0]), (h1, c1, h2, c2)
 
-        return beam_search(step, self._initial_state(latent), max_length, beam)
+        return step
 
     def _remember(self, latent: Latent) -> AttentionMemory:
         return self.attention.remember(latent.u, latent.positions(), latent.mask)

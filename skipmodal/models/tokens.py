@@ -110,6 +110,7 @@ class TokenSkipModal(nn.Module):
         if n_a:
             longest = int(batch.lengths[:n_a].max())
             image = Latent(u_image.unflatten(0, (n_a, -1)), batch.lengths.new_full((n_a,), counts[0] // n_a), 0.0)
+            outputs.image = image
             outputs.text_from_image, _, _, _ = self.text_decoder(image, batch.ids[:n_a, :longest])
             text_a = Latent(_pad(u_text_a, text_mask[:n_a, :longest]), batch.lengths[:n_a], 1.0)
             outputs.images = self.generate_image(text_a)

@@ -27,6 +27,7 @@ from skipmodal.training import distributed
 from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, resolve_checkpoint, save_checkpoint
 from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
+from skipmodal.training.self_critical import SelfCritical
 
 SPEECH_LOSSES = ("mel", "linear", "stop", "text_from_speech", "listening", "reading")
 
@@ -88,6 +89,11 @@ def _train(
     processes.start_alike(model, step, device)
     if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
         torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
+    critic = None
+    if recipe.loss.self_critical > 0:
+        if not isinstance(model, TokenSkipModal):
+            raise UserError("loss.self_critical: needs model.tokens=true, whose captions follow from a search")
+        critic = SelfCritical((a.texts(i) for i in a.indices("train")), recipe.data.max_characters)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
         num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
@@ -126,6 +132,9 @@ def _train(
                 with autocast():  # the losses too: it keeps them in fp32
                     outputs = model(batch, ramp, text_from_text=recipe.loss.text_from_text > 0)
                     losses = compute_losses(outputs, batch, linear)
+                    if critic is not None and outputs.image is not None:
+                        losses["self_critical"], reward = critic(model.text_decoder, outputs.image, batch.references)  # type: ignore[arg-type]
+                        totals.setdefault("reward", []).append(reward)
                     loss = total_loss(losses, recipe.loss)
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():

@@ -1,10 +1,9 @@
 """What is shown while training: progress, log lines, TensorBoard scalars, plots, audio and captions."""
 
-import logging
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ from skipmodal.data.batches import Batch
 from skipmodal.models import Model
 from skipmodal.models.bottleneck import Memory
 from skipmodal.models.skipmodal import SkipModal
+from skipmodal.plots import draw_sound, draw_weights
 from skipmodal.vocoder import griffin_lim
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SAMPLE_SECONDS = 10.0  # cap of a free-running sample
 SAMPLE_CHARACTERS = 150
@@ -107,16 +104,20 @@ class Monitor:
                 peak = wav.abs().max().clamp(min=1e-5)
                 self._writer.add_audio(f"samples/{name}_{i}", wav / peak, step, audio.sample_rate)
         read = spoken[1]  # its first items are A's texts
-        length = int(read.lengths[n_a])
-        mel, stop = read.mel[n_a, :length], read.stop[n_a].sigmoid()
-        self._writer.add_figure("samples/text2speech", _plot_speech(batch.mel[0], mel, linear[0], stop), step)
-        if read.alignment is not None:
-            alignment = read.alignment[n_a : n_a + 1, : int(read.steps[n_a])]
-            self._writer.add_figure("samples/alignment_text", _plot_weights(alignment, "character", "step"), step)
+        length, steps, characters = int(read.lengths[n_a]), int(read.steps[n_a]), int(batch.lengths[n_a])
+        attention = None if read.alignment is None else read.alignment[n_a, :steps, :characters]
+        figure = draw_sound(
+            {"target mel": _array(batch.mel[0]), "mel, free-running": _array(read.mel[n_a, :length]),
+             "target linear": _array(linear[0])},
+            audio, sentence=references[n_a], attention=None if attention is None else _array(attention),
+            stop=_array(read.stop[n_a, :steps].sigmoid()), frames_a_step=model.speech_decoder.r,
+        )  # fmt: skip
+        self._writer.add_figure("samples/text2speech", figure, step)
         if isinstance(model, SkipModal) and isinstance(model.memory, Memory):
             e = torch.cat([model.image_encoder(batch.images), model.text_encoder(ids, batch.lengths)])
             weights = model.memory.weights(model.transformer(e))
-            self._writer.add_figure("samples/alignment_memory", _plot_weights(weights, "basis vector", "item"), step)
+            figure = draw_weights(_array(weights), "basis vector", "item")
+            self._writer.add_figure("samples/alignment_memory", figure, step)
 
 
 def _summary_writer(run: Path, step: int) -> Any:
@@ -125,35 +126,9 @@ def _summary_writer(run: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     # Steps after the checkpoint that a resumed run starts from are drawn anew.
     return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
 
-def _plot_speech(target: Tensor, mel: Tensor, linear: Tensor, stop: Tensor) -> "Figure":
-    """Target and free-running mel, target linear, and the stop output over decoder steps."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    top, middle, bottom, last = figure.subplots(4, 1)
-    for axes, values, title in (
-        (top, target, "mel, target"), (middle, mel, "mel, free-running"), (bottom, linear, "linear, target"),
-    ):  # fmt: skip
-        axes.imshow(values.float().cpu().numpy().T, origin="lower", aspect="auto", vmin=0, vmax=1, interpolation="none")
-        axes.set(title=title, xlabel="frame")
-    last.plot(stop.float().cpu().numpy())
-    last.set(title="stop probability", xlabel="decoder step", ylim=(0, 1))
-    return figure
-
-
-def _plot_weights(weights: Tensor, across: str, down: str) -> "Figure":
-    """Attention weights (pictures, rows, columns), one under the other."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    for axes, picture in zip(
-        figure.subplots(len(weights), 1, squeeze=False)[:, 0], weights.float().cpu().numpy(), strict=True
-    ):
-        axes.imshow(picture, aspect="auto", interpolation="none")
-        axes.set(xlabel=across, ylabel=down)
-    return figure
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()

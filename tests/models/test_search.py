@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 
-from skipmodal.models.search import LENGTH_POWER, beam_search
+from skipmodal.models.search import LENGTH_POWER, beam_search, sample
 from skipmodal.text import BOS, EOS, PAD
 
 LETTERS = (3, 4, 5)  # the only characters of these languages
@@ -85,3 +85,17 @@ def test_at_the_cap_a_sentence_that_has_ended_is_preferred():
         _, step, state = language(seed, 5)
         wide = beam_search(step, state, 3, beam=50)
         assert not wide.capped.any()  # among so many some have ended
+
+
+def test_samples_come_as_often_as_they_are_likely():
+    table, step, state = language(3, 1)
+    torch.manual_seed(0)
+    many = (state[0].repeat(1, 4000, 1),)
+    ids = sample(step, many, 30)
+    assert ((ids == EOS).sum(1) <= 1).all() and not (ids == BOS).any()
+    after = (ids == EOS).cumsum(1).roll(1, 1)[:, 1:].bool()
+    assert (ids[:, 1:][after] == PAD).all() and (ids[:, 1:][~after] != PAD).all()
+    for letter in (EOS, *LETTERS):
+        assert (ids[:, 0] == letter).float().mean().item() == pytest.approx(
+            table[0, BOS, letter].exp().item(), abs=0.03
+        )

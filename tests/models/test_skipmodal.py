@@ -1,14 +1,16 @@
 """The whole model on a batch: what reaches what."""
 
+import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import ModelConfig, parse_recipe
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
-from skipmodal.models.skipmodal import SkipModal
+from skipmodal.models.skipmodal import Outputs, SkipModal
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY_MODEL
 
@@ -60,6 +62,8 @@ def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7():
     assert reached(model, losses["text_from_speech"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_text"]) == {"text_encoder", "text_decoder", *middle}
     # Text is what the others are drawn to: it takes no part itself.
+    encoders = {"image_encoder", "text_encoder", "speech_encoder"}
+    assert reached(model, losses["contrastive"]) == {*encoders, "transformer", "memory"}
     assert reached(model, losses["adversary"]) == {"image_encoder", "speech_encoder", "transformer", "classifier"}
 
 
@@ -117,6 +121,17 @@ def test_losses_by_hand():
     torch.testing.assert_close(losses["adversary"], expected)
 
 
+def test_the_contrastive_loss_falls_when_pairs_point_the_same_way():
+    def loss(u, v):
+        outputs = Outputs(torch.zeros(3, 3), [3, 0, 0, 0], pairs=((u, v), (u[:1], v[:1])))
+        return compute_losses(outputs, tiny_batch(3, 0), None)["contrastive"].item()
+
+    u = torch.eye(4)[:3] * torch.tensor([[1.0], [5.0], [0.1]])  # the cosine is what counts
+    assert loss(u, 2 * u) < 1e-4
+    assert loss(u, u.roll(1, 0)) > 10
+    assert loss(torch.ones(3, 4), torch.ones(3, 4)) == pytest.approx(math.log(3))
+
+
 def test_the_post_net_works_on_a_part():
     model, batch = tiny_model().eval(), tiny_batch()
     part = replace(batch, linear_part=(torch.tensor([2, 0, 1]), torch.tensor([10, 10, 5]), 10))
@@ -127,8 +142,8 @@ def test_the_post_net_works_on_a_part():
 def test_either_half_may_be_empty():
     model = tiny_model()
     only_a, only_b = losses_of(model, tiny_batch(2, 0)), losses_of(model, tiny_batch(0, 3))
-    assert set(only_a) == {"image", "text_from_image", "adversary"}
-    assert set(only_b) == {"mel", "linear", "stop", "text_from_speech", "adversary"}
+    assert set(only_a) == {"image", "text_from_image", "contrastive", "adversary"}
+    assert set(only_b) == {"mel", "linear", "stop", "text_from_speech", "contrastive", "adversary"}
 
 
 def test_ablations_build_and_train():

@@ -1,0 +1,54 @@
+"""Self-critical training: captions that the model draws itself, rewarded by CIDEr-D instead of by the next character.
+
+Rennie et al., CVPR 2017, with the other draws of the same picture as the baseline (Luo, arXiv 2003.09971).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from skipmodal import text
+from skipmodal.evaluation.captions import CiderD, tokenise
+from skipmodal.models.token_decoders import AttentionTextDecoder, Latent
+
+DRAWS = 4  # captions a picture
+
+
+class SelfCritical:
+    """The loss whose gradient raises the expected CIDEr-D; n-gram frequencies are those of the training captions."""
+
+    def __init__(self, captions: Iterable[Sequence[str]], max_length: int) -> None:
+        """`captions` of each training picture; `max_length` characters are drawn at most."""
+        self.max_length = max_length
+        self._cider = CiderD([_words(caption) for caption in each] for each in captions)
+
+    def __call__(
+        self, decoder: AttentionTextDecoder, image: Latent, references: Sequence[Sequence[str]]
+    ) -> tuple[Tensor, Tensor]:
+        """image of B pictures, references of each -> loss and mean reward (CIDEr-D in [0, 10]), scalars."""
+        latent, training = image.repeat(DRAWS), decoder.training
+        decoder.eval()  # what is drawn and what is learned from it are of one policy: no dropout
+        ids = decoder.sample(latent, self.max_length)
+        rewards = self._rewards(ids, references).to(ids.device)
+        others = (rewards.sum(1, keepdim=True) - rewards) / (DRAWS - 1)
+        advantage = (rewards - others).flatten()[:, None]
+        logits, _, _, _ = decoder(latent, ids)
+        decoder.train(training)
+        logits = logits.float().index_fill(2, torch.tensor([text.PAD, text.BOS], device=ids.device), -torch.inf)
+        valid = ids != text.PAD
+        drawn = logits.log_softmax(-1).gather(2, ids.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
+        return -(advantage * drawn)[valid].mean(), rewards.mean()
+
+    def _rewards(self, ids: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
+        """(B * DRAWS, L) -> (B, DRAWS)."""
+        drawn = [_words(text.decode(row), ended=text.EOS in row) for row in ids.tolist()]
+        return torch.tensor([
+            self._cider(drawn[i * DRAWS : (i + 1) * DRAWS], [_words(reference) for reference in each])
+            for i, each in enumerate(references)
+        ])  # fmt: skip
+
+
+def _words(caption: str, ended: bool = True) -> list[str]:
+    """With the end as a word, or captions that break off would be worth as much."""
+    return [*tokenise(caption), *(["</s>"] if ended else [])]
