@@ -25,7 +25,10 @@ SKIP_MODAL = Published(
     ),
 )  # fmt: skip
 VOCABULARY = Published(
-    "Section 4.1", "words of the speech, as heard", ("unique words",), (("Piecewise", "1,959"), ("Ours", "2,761")),
+    "Section 4.1",
+    "words of the speech, as heard",
+    ("unique words",),
+    (("Piecewise", "1,959"), ("Ours", "2,761")),
 )
 CAPTIONS = Published(
     "Table 2", "image to text, COCO", (*_BLEU, "CIDEr", "SPICE"),

@@ -1,0 +1,172 @@
+"""`skipmodal retrieve`: index pictures, sentences and recordings once, then ask by any of them."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from skipmodal.cli.synthesis import Device, Model
+from skipmodal.errors import UserError
+
+if TYPE_CHECKING:
+    from skipmodal.evaluation.contact_sheet import Query
+    from skipmodal.evaluation.index import Hit, Index
+
+app = typer.Typer(no_args_is_help=True, help="Find pictures, sentences and recordings by any of the three.")
+LISTED = 10  # files that were left out
+
+
+class Modality(StrEnum):
+    """What can be asked for."""
+
+    image = "image"
+    text = "text"
+    speech = "speech"
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="The index, a new folder.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Prepared datasets, or folders of pictures, recordings and .txt files with a sentence a line.",
+        ),
+    ],
+    model: Model = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option(help="Of prepared datasets.", show_default="all")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items encoded together.")] = 32,
+    device: Device = "auto",
+) -> None:
+    """Index prepared datasets and folders; what a query is compared with."""
+    from skipmodal.device import pick_device
+    from skipmodal.evaluation.index import build_index, identity
+    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.translate import Translator
+
+    left_out = 0
+
+    def skip(reason: str) -> None:
+        nonlocal left_out
+        left_out += 1
+        if left_out <= LISTED:
+            _tell(f"left out: {reason}")
+
+    chosen = pick_device(device)
+    translator = Translator(load_checkpoint(model, chosen), chosen)
+    meta = build_index(out, sources, translator, identity(model), split=split, batch_size=batch_size, skip=skip)
+    if left_out > LISTED:
+        _tell(f"left out: {left_out} in all")
+    counts = ", ".join(f"{modality} {count}" for modality, count in meta.counts.items())
+    print(f"wrote {out} ({counts})", file=sys.stderr)
+
+
+@app.command()
+def query(
+    index: Annotated[Path, typer.Argument(help="What `build` made.")],
+    queries: Annotated[
+        list[str], typer.Argument(metavar="QUERY...", help="Pictures, recordings (known by suffix), or sentences.")
+    ],
+    model: Model = None,
+    kind: Annotated[
+        Literal["image", "text", "speech"] | None, typer.Option("--as", help="What every QUERY is.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Items of each modality.")] = 3,
+    modality: Annotated[
+        list[Modality] | None, typer.Option(help="Look for this alone; may be repeated.", show_default="all")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each item.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="A contact sheet: an HTML page that needs nothing else.")] = None,
+    device: Device = "auto",
+) -> None:
+    """The nearest items of each modality by the cosine of u, nearest first."""
+    import numpy as np
+
+    from skipmodal.audio import write_atomic
+    from skipmodal.device import pick_device
+    from skipmodal.evaluation.contact_sheet import Sheet
+    from skipmodal.evaluation.index import ORDER, Index, identity
+    from skipmodal.evaluation.retrieval import vectors
+    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.translate import Translator
+
+    if sheet is not None and not sheet.parent.is_dir():
+        raise UserError(f"--sheet {sheet}: the folder {sheet.parent} does not exist")
+    asked = [_query(given, kind) for given in queries]
+    opened = Index(index)
+    wanted = [name for name in ORDER if name in (modality or opened.present)]
+    if missing := [name for name in wanted if name not in opened.present]:
+        raise UserError(f"{index}: has no {missing[0]}; it has {', '.join(opened.present)}")
+    opened.check(identity(model))
+    chosen = pick_device(device)
+    translator = Translator(load_checkpoint(model, chosen), chosen)
+    u = [
+        vectors(translator.encode([translator.read(each.item, each.modality)], each.modality)).float().cpu().numpy()
+        for each in asked
+    ]
+    found = {name: opened.search(np.concatenate(u), name, k) for name in wanted}
+    page = Sheet(opened)
+    for number, each in enumerate(asked):
+        hits = [(name, found[name][number]) for name in wanted]
+        _print(each, [hit for _, some in hits for hit in some], opened, as_json)
+        if sheet is not None:
+            page.add(each, hits)
+    if sheet is not None:
+        write_atomic(sheet, page.html())
+        for problem in page.problems[:LISTED]:
+            _tell(f"warning: {problem}")
+        print(f"wrote {sheet}", file=sys.stderr)
+
+
+def _query(given: str, kind: str | None) -> "Query":
+    """What is asked for, its kind by the file's suffix; what is no file is a sentence."""
+    from skipmodal.evaluation.contact_sheet import Query
+    from skipmodal.evaluation.index_sources import modality_of
+
+    by_name = modality_of(given)
+    if kind:
+        return Query(kind, given)  # type: ignore[arg-type]
+    if not os.path.isfile(given):
+        if by_name:
+            raise UserError(f"{given}: no such file; --as text takes it as a sentence")
+        return Query("text", given)
+    if by_name in ("image", "speech"):
+        return Query(by_name, given)
+    raise UserError(
+        f"{given}: is known neither as a picture nor as a recording by its suffix; say --as image, text or speech"
+    )
+
+
+def _print(asked: "Query", hits: "list[Hit]", index: "Index", as_json: bool) -> None:
+    if as_json:
+        for hit in hits:
+            record: dict[str, Any] = {"query": asked.given, "rank": hit.rank, "cosine": round(hit.score, 6)}
+            record |= hit.item.model_dump(exclude_none=True) | {"source": index.meta.sources[hit.item.source].path}
+            sys.stdout.write(json.dumps(record) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=_printable(asked.given), title_justify="left")
+    for head in ("modality", "rank", "cosine", "text", "where"):
+        table.add_column(head, justify="right" if head in ("rank", "cosine") else "left", overflow="fold")
+    for hit in hits:
+        text, where = _printable(hit.item.text or ""), _printable(index.where(hit.item))
+        table.add_row(hit.item.modality, str(hit.rank), f"{hit.score:.3f}", text, where)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"skipmodal: {message}\n")
