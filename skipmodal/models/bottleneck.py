@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
+from skipmodal.models.layers import RunningNorm
 
 
 class ModalityTransformer(nn.Module):
@@ -21,9 +22,10 @@ class ModalityTransformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input = nn.Linear(config.embedding, config.d_k)
+        norm = RunningNorm if config.tokens else nn.BatchNorm1d
         self.residual = nn.Sequential(
-            nn.Linear(config.d_k, config.d_k), nn.ReLU(), nn.BatchNorm1d(config.d_k),
-            nn.Linear(config.d_k, config.d_k), nn.ReLU(), nn.BatchNorm1d(config.d_k),
+            nn.Linear(config.d_k, config.d_k), nn.ReLU(), norm(config.d_k),
+            nn.Linear(config.d_k, config.d_k), nn.ReLU(), norm(config.d_k),
         ) if config.transformer else None  # fmt: skip
 
     def forward(self, e: Tensor) -> Tensor:

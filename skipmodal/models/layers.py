@@ -41,6 +41,25 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         )
 
 
+class RunningNorm(nn.BatchNorm1d):
+    """Batch norm that normalises by its running statistics in training too: (N, C) -> (N, C).
+
+    With a batch's own, an item's output depends on what else is there. Where tokens of several modalities are
+    normalised together their proportions tell how long the batch's texts are, which the decoder then counts on.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        if self.training:
+            with torch.no_grad():
+                super().forward(x)  # updates them
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+
+
 class Prenet(nn.Sequential):
     """FC -> ReLU -> dropout, once per width (Tacotron's pre-net)."""
 

@@ -33,9 +33,6 @@ class TokenSkipModal(nn.Module):
         self.text_encoder = TextTokens(config)
         self.speech_encoder = SpeechTokens(config, audio.n_mels)
         self.transformer = ModalityTransformer(config)
-        for module in self.transformer.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                module.momentum = 0.01  # the tokens of a batch are of few items: at the usual 0.1 validation jumps
         self.classifier = ModalityClassifier(config)
         self.memory = build_memory(config)
         self.image_decoder = ImageDecoder(config, image.size)
@@ -83,7 +80,7 @@ class TokenSkipModal(nn.Module):
         return self.image_decoder(latent.mean)  # type: ignore[no-any-return]
 
     def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
-        """One training pass. All tokens go through T together, so its batch norm has one statistic for all.
+        """One training pass. All tokens go through T together, so its norm has one statistic for all.
 
         `text_from_text` asks for B's alone, which D_spch needs the states of in any case.
         """

@@ -1,5 +1,6 @@
 """Shapes, parameter counts, masks and gradients of every block, against the paper's settings."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.bottleneck import Memory, ModalityClassifier, ModalityTransformer, build_memory
 from skipmodal.models.decoders import ImageDecoder, SpeechDecoder, TextDecoder
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
-from skipmodal.models.layers import CBHG, BiGRU, MaskedBatchNorm, length_mask, reverse_gradient
+from skipmodal.models.layers import CBHG, BiGRU, MaskedBatchNorm, RunningNorm, length_mask, reverse_gradient
 from skipmodal.models.skipmodal import SkipModal
 
 PAPER = ModelConfig()
@@ -310,3 +311,18 @@ def test_text_decoder_stops_or_says_that_it_was_cut():
     assert ids.shape == (2, 20)
     assert capped.all()
     assert (ids > 2).all()
+
+
+def test_running_norm_in_training_is_what_it_is_in_use():
+    torch.manual_seed(0)
+    norm, x = RunningNorm(4), torch.randn(50, 4) * 3 + 2
+    norm.weight.data.uniform_(0.5, 2)
+    before = copy.deepcopy(norm).eval()(x)
+    assert torch.equal(norm.train()(x), before)  # whatever else is in the batch
+    for _ in range(1000):
+        norm(x)
+    torch.testing.assert_close(norm.running_mean, x.mean(0), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(norm.running_var, x.var(0), rtol=1e-3, atol=1e-3)
+    x.requires_grad_()
+    norm(x)[0].sum().backward()
+    assert x.grad[0].abs().min() > 0 and not x.grad[1:].any()
