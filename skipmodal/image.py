@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
@@ -56,6 +57,21 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
     The first frame of an animation is taken, transparency lies on white, EXIF rotation is applied.
     Raises UserError for what is unreadable, truncated or larger than MAX_PIXELS.
     """
+    side = config.input_size
+    return _read(source, side, lambda image: image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3))
+
+
+def read_photo(source: Path | bytes, longest: int) -> np.ndarray:
+    """RGB uint8 (H, W, 3) to be shown to people: as `read_image`, but in its own shape, `longest` pixels at most."""
+
+    def fit(image: Image.Image) -> Image.Image:
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        return image
+
+    return _read(source, longest, fit)
+
+
+def _read(source: Path | bytes, side: int, resize: Callable[[Image.Image], Image.Image]) -> np.ndarray:
     name = str(source) if isinstance(source, Path) else "image on stdin"
     try:
         with warnings.catch_warnings():
@@ -63,8 +79,8 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                image.draft("RGB", (2 * config.input_size,) * 2)  # a huge JPEG is decoded at a fraction
-                return _square(image, config.input_size)
+                image.draft("RGB", (2 * side,) * 2)  # a huge JPEG is decoded at a fraction
+                return np.asarray(resize(_upright(image)))
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first") from error
     except UnidentifiedImageError as error:
@@ -108,7 +124,8 @@ def shrink(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _square(image: Image.Image, size: int) -> np.ndarray:
+def _upright(image: Image.Image) -> Image.Image:
+    """RGB, as it is meant to be seen."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # no direct way to RGB, and no stated white
         values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0).clip(min=0)
@@ -118,5 +135,4 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    image = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3)
-    return np.asarray(image)
+    return image.convert("RGB")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from skipmodal import image
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig, read_image, to_pixels, to_tensor, write_image
+from skipmodal.image import ImageConfig, read_image, read_photo, to_pixels, to_tensor, write_image
 
 SMALL = ImageConfig(size=16)
 
@@ -205,21 +205,23 @@ def forged_png(width, height):
 
 @pytest.mark.parametrize("size", [(20_000, 10_001), (100_000, 100_000), (2**31 - 1, 2**31 - 1)])
 def test_a_huge_picture_is_refused_before_it_is_decoded(size, monkeypatch):
-    monkeypatch.setattr(image, "_square", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr(image, "_upright", lambda *_: pytest.fail("was decoded"))
     with pytest.raises(UserError, match="image on stdin: more than 200,000,000 pixels; scale it down first"):
         read_image(forged_png(*size), SMALL)
 
 
 def test_our_limit_holds_where_pillows_is_switched_off(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    monkeypatch.setattr(image, "_square", lambda *_: pytest.fail("was decoded"))
+    monkeypatch.setattr(image, "_upright", lambda *_: pytest.fail("was decoded"))
     with pytest.raises(UserError, match="more than 200,000,000 pixels"):
         read_image(forged_png(20_000, 10_001), SMALL)
 
 
 def test_the_largest_telephone_picture_is_let_through(monkeypatch, recwarn):
-    monkeypatch.setattr(image, "_square", lambda opened, size: opened.size)
-    assert read_image(forged_png(16_320, 12_240), SMALL) == (16_320, 12_240)
+    seen = []
+    monkeypatch.setattr(image, "_upright", lambda opened: seen.append(opened.size) or Image.new("RGB", (9, 9)))
+    assert read_image(forged_png(16_320, 12_240), SMALL).shape == (16, 16, 3)
+    assert seen == [(16_320, 12_240)]
     assert not recwarn.list
 
 
@@ -355,3 +357,11 @@ def test_targets_that_cannot_be_written(tmp_path):
         with pytest.raises(UserError, match=r"unknown picture suffix; use \.png, \.jpg, \.jpeg, \.webp"):
             write_image(tmp_path / name, black)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_to_be_shown_keeps_its_shape_and_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 10)).save(tmp_path / "x.jpg", exif=exif)
+    assert read_photo(tmp_path / "x.jpg", 16).shape == (16, 4, 3)
+    assert read_photo(tmp_path / "x.jpg", 100).shape == (40, 10, 3)  # not enlarged

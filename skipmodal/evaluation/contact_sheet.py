@@ -13,7 +13,8 @@ from PIL import Image
 from skipmodal.audio import write_audio
 from skipmodal.errors import UserError
 from skipmodal.evaluation.index import Hit, Index
-from skipmodal.evaluation.index_sources import Modality, read_picture, read_sound
+from skipmodal.evaluation.index_sources import SHOWN_SIDE, Modality, read_sound
+from skipmodal.image import read_photo
 
 MAX_MEDIA_BYTES = 32_000_000  # of a sheet, as base64; the rest is named, not shown
 MAX_SECONDS = 15  # of a recording
@@ -72,7 +73,7 @@ class Sheet:
         """One row: the query, and what was found of each modality."""
         media, path = "", Path(query.given)
         if query.modality == "image":
-            media = self._show(query.given, lambda: _image(read_picture(path)))
+            media = self._show(query.given, lambda: _image(read_photo(path, SHOWN_SIDE)))
         elif query.modality == "speech":
             media = self._show(query.given, lambda: _audio(*read_sound(path)))
         named = _quote(query.given) if query.modality == "text" else f"<small>{_short(query.given)}</small>"

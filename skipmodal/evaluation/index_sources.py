@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.sources import inside, read_lines
 from skipmodal.errors import UserError
 from skipmodal.evaluation.retrieval import embed, vectors
-from skipmodal.image import ImageConfig, read_image
+from skipmodal.image import read_photo
 from skipmodal.translate import Translator
 
 Modality = Literal["image", "text", "speech"]
@@ -27,7 +26,6 @@ SUFFIXES: dict[Modality, tuple[str, ...]] = {
 }
 SHOWN_SIDE = 256  # pixels of the longer side of a picture that is shown
 SHOWN_RATE = 16000  # Hz of a recording that is played
-EXIF_ORIENTATION = 0x0112
 Count = Annotated[int, Field(ge=0)]
 Tell = Callable[[str], None]
 Embedded = Iterator[tuple[Tensor, list["Item"]]]
@@ -158,7 +156,7 @@ class FolderSource:
             yield vectors(translator.encode(read, modality)), items
 
     def picture(self, item: Item) -> np.ndarray:
-        return read_picture(self._file(item))
+        return read_photo(self._file(item), SHOWN_SIDE)
 
     def sound(self, item: Item) -> tuple[np.ndarray, int]:
         return read_sound(self._file(item))
@@ -191,18 +189,6 @@ def modality_of(name: str) -> Modality | None:
     """What a file of that name holds."""
     suffix = os.path.splitext(name)[1].lower()
     return next((modality for modality, suffixes in SUFFIXES.items() if suffix in suffixes), None)
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """RGB uint8 (H, W, 3) of any photo, to be shown: its longer side has SHOWN_SIDE pixels."""
-    square = read_image(path, ImageConfig(size=SHOWN_SIDE))
-    with Image.open(path) as picture:
-        width, height = picture.size
-        if picture.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # lies on its side
-            width, height = height, width
-    longer = max(width, height)
-    size = (max(SHOWN_SIDE * width // longer, 1), max(SHOWN_SIDE * height // longer, 1))
-    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.LANCZOS))
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
