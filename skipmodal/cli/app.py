@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import checkpoints, evaluate, prep, synthesis, train
+from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, synthesis, train
 from skipmodal.errors import UserError
 
 app = typer.Typer(
@@ -21,10 +21,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prep.app, name="prep")
+app.add_typer(retrieve.app, name="retrieve")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("info")(checkpoints.info)
+app.command("calibrate")(checkpoints.calibrate)
 app.command("export")(checkpoints.export)
+app.add_typer(study.app, name="study")
 synthesis.register(app)
 
 
