@@ -12,7 +12,8 @@ from skipmodal.errors import UserError
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
     task: Annotated[
-        Literal["img2speech", "img2text", "speech2text", "text2speech", "retrieval"], typer.Option(help="What.")
+        Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding"],
+        typer.Option(help="What."),
     ],
     data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
     then: Annotated[
@@ -21,9 +22,19 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "test",
     transcriber: Annotated[
         str | None,
-        typer.Option(help="faster-whisper:NAME_OR_FOLDER, pocketsphinx or command:PROGRAM, to hear speech with."),
+        typer.Option(
+            help="To hear speech with: faster-whisper:NAME, whisper:NAME, wav2vec2:NAME (or a folder), pocketsphinx, "
+            "or command:PROGRAM."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.json, report.md and items.jsonl.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="vocabulary, retrieval, embedding: a second prepared dataset, of the other kind."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.json, .md, .html and items.jsonl.")] = None,
+    plots: Annotated[
+        int, typer.Option(min=0, max=1000, help="Pictures of so many items, and of a run's learning curves, in --out.")
+    ] = 0,
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
     wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
@@ -38,13 +49,18 @@ def evaluate(
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import tasks
-    from skipmodal.evaluation.report import print_report, write_report
+    from skipmodal.evaluation.embedding import evaluate_embedding
+    from skipmodal.evaluation.plots import check_plots, make_plots
+    from skipmodal.evaluation.report import print_report, write_page, write_report
     from skipmodal.evaluation.retrieval import evaluate_retrieval
     from skipmodal.evaluation.transcribe import Transcriber
+    from skipmodal.evaluation.vocabulary import vocabulary_report
     from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)
+    if against and task not in ("vocabulary", "retrieval", "embedding"):
+        raise UserError(f"--against: {task} takes one dataset")
     hear = Transcriber(transcriber, cache) if transcriber else None
     for folder in filter(None, (out, wavs)):
         try:
@@ -52,20 +68,38 @@ def evaluate(
         except OSError as error:
             raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
-    translator = Translator(load_checkpoint(checkpoint, chosen), chosen, **limits)  # type: ignore[arg-type]
+    loaded = load_checkpoint(checkpoint, chosen)
+    translator = Translator(loaded, chosen, **limits)  # type: ignore[arg-type]
+    if plots:
+        check_plots(task, out, checkpoint, translator)
     speaker = Translator(load_checkpoint(then, chosen), chosen, **limits) if then else None  # type: ignore[arg-type]
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
-    with progress(len(dataset.indices(split)[:limit]), 0) as advance:
+    other = PreparedDataset(against, features=translator.image.encoder != "none") if against else None
+    total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
+    with progress(total, 0) as advance:
         if task == "retrieval":
             report = evaluate_retrieval(
-                translator, dataset, split=split, limit=limit, batch_size=batch_size, advance=advance
+                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
             )
+        elif task == "embedding":
+            report = evaluate_embedding(
+                translator, dataset, other, split=split, limit=limit, batch_size=batch_size,
+                adversary=loaded.recipe.loss.adversary > 0, advance=advance,
+            )  # fmt: skip
         else:
             report = tasks.evaluate(
-                translator, dataset, task, split=split, limit=limit, transcriber=hear, batch_size=batch_size,
-                wavs=wavs, then=speaker, advance=advance,
+                translator, dataset, "img2speech" if task == "vocabulary" else task, split=split, limit=limit,
+                transcriber=hear, batch_size=batch_size, wavs=wavs, then=speaker, advance=advance,
             )  # fmt: skip
+            if task == "vocabulary":
+                report = vocabulary_report(report, dataset, other)
     print_report(report)
     if out is not None:
         write_report(report, out)
+        if plots:
+            shown = min(plots, limit or plots)
+            pictures = make_plots(
+                translator, dataset, task, shown, checkpoint, split=split, then=speaker, against=other
+            )
+            write_page(report, out, pictures)
         print(f"wrote {out}", file=sys.stderr)

@@ -105,10 +105,11 @@ class Monitor:
                 self._writer.add_audio(f"samples/{name}_{i}", wav / peak, step, audio.sample_rate)
         read = spoken[1]  # its first items are A's texts
         length, steps, characters = int(read.lengths[n_a]), int(read.steps[n_a]), int(batch.lengths[n_a])
+        heard = int(batch.mel_lengths[0])
         attention = None if read.alignment is None else read.alignment[n_a, :steps, :characters]
         figure = draw_sound(
-            {"target mel": _array(batch.mel[0]), "mel, free-running": _array(read.mel[n_a, :length]),
-             "target linear": _array(linear[0])},
+            {"target mel": _array(batch.mel[0, :heard]), "mel, free-running": _array(read.mel[n_a, :length]),
+             "target linear": _array(linear[0, :heard])},
             audio, sentence=references[n_a], attention=None if attention is None else _array(attention),
             stop=_array(read.stop[n_a, :steps].sigmoid()), frames_a_step=model.speech_decoder.r,
         )  # fmt: skip
