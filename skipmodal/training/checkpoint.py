@@ -12,7 +12,7 @@ import torch
 import yaml
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig, write_atomic
@@ -58,7 +58,7 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     if half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    save_file(weights, partial / "model.safetensors")
+    (partial / "model.safetensors").write_bytes(save(weights))  # save_file would keep it from other users
     config = {
         "format": FORMAT,
         "audio": checkpoint.audio.model_dump(mode="json"),

@@ -226,7 +226,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(recipe, tmp_path,
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skipmodal.training.checkpoint.save_file", full)
+    monkeypatch.setattr("skipmodal.training.checkpoint.save", full)
     with pytest.raises(UserError, match="No space left"):
         loop.train(recipe(), tmp_path / "run", resume=True)
     assert load_trainer(latest)["step"] == 2
