@@ -160,6 +160,17 @@ def draw_curves(curves: Curves) -> "Figure":
     return figure
 
 
+def draw_reliability(expected: Sequence[float], found: Sequence[float], title: str) -> "Figure":
+    """Expected against found shares of some bins, beside the diagonal of a perfect calibration."""
+    figure = _figure(4.5, 4.5)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    axes.plot(expected, found, "o-", color=MODALITY_STYLES["text"][0])
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="content words in a human caption", aspect="equal")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
 def draw_weights(weights: np.ndarray, across: str, down: str) -> "Figure":
     """Attention weights (pictures, rows, columns), one under the other."""
     figure = _figure(WIDTH, 6)

@@ -30,7 +30,7 @@ class Translation:
     capped: bool  # the decoder hit its length cap before it stopped by itself
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
     score: float | None = None  # its mean log-probability a character
-    confidence: float | None = None  # what that is worth, of a model whose confidence is calibrated
+    confidence: float | None = None  # what that is worth, of a picture and a calibrated model
 
 
 def load(path: str | Path | None = None, device: str = "auto") -> "Translator":
@@ -85,7 +85,7 @@ class Translator:
 
     def translate(self, items: Sequence[Input], source: str, target: str) -> list[Translation]:
         """One batch from a modality to another. Raises UserError for an item that can't be read."""
-        return self.decode(self.encode([self.read(item, source) for item in items], source), target)
+        return self.decode(self.encode([self.read(item, source) for item in items], source), target, source)
 
     def read(self, item: Input, modality: str) -> Tensor:
         """An item as the model takes it: picture (3, S, S), ids (L,), or waveform (samples,)."""
@@ -129,28 +129,28 @@ class Translator:
         return self.model.encode_speech(mel, lengths // self.audio.hop_length + 1)
 
     @torch.inference_mode()
-    def decode(self, latent: Any, modality: str) -> list[Translation]:
-        """What `encode` gave -> results in a modality."""
+    def decode(self, latent: Any, modality: str, source: str | None = None) -> list[Translation]:
+        """What `encode` gave -> results in a modality; with a confidence where the `source` is a picture."""
         if modality == "image":
             return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
         if modality == "text":
             found = self.model.generate_text(latent, self.max_text, self.beam)
-            return self._sentences(found)
+            return self._sentences(found, source)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        said = self._sentences(behind) if behind else [Translation("", False)] * len(wavs)
+        said = self._sentences(behind, source) if behind else [Translation("", False)] * len(wavs)
         return [
             replace(sentence, value=_to_peak(wav.numpy()), capped=cut or sentence.capped)
             for wav, cut, sentence in zip(wavs, speech.capped.tolist(), said, strict=True)
         ]
 
-    def _sentences(self, found: Sentences) -> list[Translation]:
+    def _sentences(self, found: Sentences, source: str | None) -> list[Translation]:
         results = []
         for ids, capped, log_p in zip(*(tensor.tolist() for tensor in found), strict=True):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
-            confidence = self.confidence(score) if self.confidence else None
+            confidence = self.confidence(score) if self.confidence and source == "image" else None
             results.append(Translation(sentence, capped, sentence, score, confidence))
         return results
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from skipmodal.errors import UserError
+
 
 def info(
     checkpoint: Annotated[
@@ -42,13 +44,19 @@ def calibrate(
 
     Its confidence is then in the lines of --json: the share of the content words that a person would have said too.
     """
+    from skipmodal.audio import write_atomic
     from skipmodal.data.pipeline import progress
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import calibration
+    from skipmodal.plots import check_matplotlib, draw_reliability, to_png
     from skipmodal.training.checkpoint import add_confidence, load_checkpoint
     from skipmodal.translate import Translator
 
+    if plot:
+        check_matplotlib()
+        if not plot.parent.is_dir():
+            raise UserError(f"--plot {plot}: the folder {plot.parent} does not exist")
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(checkpoint, chosen), chosen)
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
@@ -57,10 +65,11 @@ def calibrate(
     typer.echo(f"on {found.items} items that were not fitted: calibration error {found.error:.3f}")
     for expected, share in zip(found.expected, found.found, strict=True):
         typer.echo(f"  confidence {expected:.2f}  found {share:.2f}")
-    if plot:
-        calibration.draw(found, plot)
-        typer.echo(f"wrote {plot}", err=True)
     typer.echo(f"wrote {add_confidence(checkpoint, found.confidence)}", err=True)
+    if plot:
+        title = f"{found.items} photos, calibration error {found.error:.3f}"
+        write_atomic(plot, to_png(draw_reliability(found.expected, found.found, title)))
+        typer.echo(f"wrote {plot}", err=True)
 
 
 def export(
@@ -69,7 +78,6 @@ def export(
     card: Annotated[Path | None, typer.Option(help="A Markdown file to use as the model card.")] = None,
 ) -> None:
     """Write a checkpoint for synthesis alone: 16-bit weights and a card."""
-    from skipmodal.errors import UserError
     from skipmodal.training.checkpoint import export_checkpoint, read_card
 
     if card and not card.is_file():

@@ -54,7 +54,7 @@ def evaluate(
     from skipmodal.evaluation.report import print_report, write_page, write_report
     from skipmodal.evaluation.retrieval import evaluate_retrieval
     from skipmodal.evaluation.transcribe import Transcriber
-    from skipmodal.evaluation.vocabulary import vocabulary_report
+    from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
     from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
 
@@ -75,6 +75,8 @@ def evaluate(
     speaker = Translator(load_checkpoint(then, chosen), chosen, **limits) if then else None  # type: ignore[arg-type]
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     other = PreparedDataset(against, features=translator.image.encoder != "none") if against else None
+    if task == "vocabulary" and other:
+        check_recordings(other)
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
     with progress(total, 0) as advance:
         if task == "retrieval":
@@ -96,10 +98,8 @@ def evaluate(
     print_report(report)
     if out is not None:
         write_report(report, out)
-        if plots:
-            shown = min(plots, limit or plots)
-            pictures = make_plots(
-                translator, dataset, task, shown, checkpoint, split=split, then=speaker, against=other
-            )
-            write_page(report, out, pictures)
+        shown = min(plots, limit or plots)
+        write_page(report, out, make_plots(
+            translator, dataset, task, shown, checkpoint, split=split, then=speaker, against=other
+        ) if plots else [])  # fmt: skip
         print(f"wrote {out}", file=sys.stderr)

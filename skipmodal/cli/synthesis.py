@@ -113,7 +113,8 @@ def _run(
                 _tell(f"error: {error}")
         if not readable:
             continue
-        results = translator.decode(translator.encode([item for _, _, item in readable], source), target)
+        latent = translator.encode([item for _, _, item in readable], source)
+        results = translator.decode(latent, target, source)
         for (name, path, _), result in zip(readable, results, strict=True):
             if result.capped:
                 cap = f"{translator.max_text} characters" if target == "text" else f"{translator.max_seconds:g} s"

@@ -1,13 +1,10 @@
 """Calibrated confidence: fitted on half of a split, checked on the other half."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from skipmodal.audio import write_atomic
 from skipmodal.confidence import Confidence
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
@@ -89,20 +86,3 @@ def calibrate(
         [float(part.mean()) for part in np.array_split(found, BINS)],
         len(found),
     )
-
-
-def draw(reliability: Reliability, path: Path) -> None:
-    """The reliability plot as a PNG. Raises UserError where matplotlib is missing or the file can't be written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("--plot: matplotlib is not installed (pip install 'skipmodal[train]')") from error
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axes.plot(reliability.expected, reliability.found, "o-", color="#0072B2")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="content words in a human caption", aspect="equal")
-    axes.set_title(f"{reliability.items} photos, calibration error {reliability.error:.3f}", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomic(path, buffer.getvalue())

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from skipmodal.config import LossConfig
 from skipmodal.errors import UserError
 from skipmodal.plots import Curves
 
 MAX_RECORD = 4096  # bytes; a scalar takes some 60
 MAX_POINTS = 1_000_000
 _TAG = re.compile(r"(train|val)/([a-z0-9_]{1,40})")
-_NO_LOSS = {"norm", "lr", "skipped", "steps_per_second"}
+_LOSSES = {"loss", *LossConfig.model_fields}
 
 
 def read_curves(run: Path) -> Curves:
@@ -50,7 +51,7 @@ def read_curves(run: Path) -> Curves:
                         }
                     for value in event.summary.value:
                         tag = _TAG.fullmatch(value.tag)
-                        if tag and tag[2] not in _NO_LOSS and math.isfinite(value.simple_value) and left:
+                        if tag and tag[2] in _LOSSES and math.isfinite(value.simple_value) and left:
                             found.setdefault((tag[2], tag[1]), {})[event.step] = value.simple_value
                             left -= 1
         except DecodeError:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
+from skipmodal.evaluation.retrieval import check_finite
 from skipmodal.evaluation.tasks import Report, encode_items
 from skipmodal.models.skipmodal import MODALITIES
 from skipmodal.models.token_decoders import Latent
@@ -101,6 +102,7 @@ def _encode(
     u, lengths = latent, torch.ones(len(items), dtype=torch.long, device=z.device)
     if isinstance(latent, Latent):
         u, lengths = latent.u[latent.mask], latent.lengths
+    check_finite(u)
     owners = torch.repeat_interleave(torch.arange(len(items), device=z.device), lengths)
     named = translator.model.classifier(z)[:, present].argmax(1) == present.index(MODALITIES.index(modality))
 

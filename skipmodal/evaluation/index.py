@@ -76,10 +76,10 @@ class Index:
         self.meta = _read_meta(path)
         self._opened: dict[int, Source] = {}
         try:
-            self._vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
-            self._lines = np.load(path / "lines.npy", mmap_mode="r", allow_pickle=False)
+            self._vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r")
+            self._lines = np.lib.format.open_memmap(path / "lines.npy", mode="r")
             self._items = np.memmap(path / "items.jsonl", dtype=np.uint8, mode="r")
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header fails in many ways
             raise self._damaged(str(error)) from error
         total = sum(self.meta.counts.values())
         for name, array, dtype, shape in (

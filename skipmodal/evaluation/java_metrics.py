@@ -34,7 +34,8 @@ def java_scores(
         try:
             scores[name] = float(score(right, said)[0])
         except Exception as error:  # of Java, of a pipe, or of the answer
-            missing.append(f"{name}: failed under this Java, SPICE wants 8 to 13 ({error})")
+            reason = " ".join(str(error).split())
+            missing.append(f"{name}: failed under this Java, SPICE wants 8 to 13 ({reason})")
     return scores, missing
 
 

@@ -58,11 +58,10 @@ def print_report(report: Report) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """report.json, .md and .html, and items.jsonl with what was said for each item, into a folder that is there."""
+    """report.json, .md, and items.jsonl with what was said for each item, into a folder that is there."""
     summary = {key: value for key, value in asdict(report).items() if key != "details"}
     write_atomic(folder / "report.json", (json.dumps(summary, indent=1) + "\n").encode())
     write_atomic(folder / "report.md", _markdown(report).encode())
-    write_page(report, folder)
     lines = "".join(json.dumps(detail, ensure_ascii=False) + "\n" for detail in report.details)
     write_atomic(folder / "items.jsonl", lines.encode())
 

@@ -20,7 +20,14 @@ RECALLS = (1, 5, 10)
 
 def vectors(latent: Any) -> Tensor:
     """What a model's encoders give -> unit vectors (B, d_k): u, or the mean of its tokens."""
-    return F.normalize(latent if isinstance(latent, Tensor) else latent.mean, dim=1)
+    return F.normalize(check_finite(latent if isinstance(latent, Tensor) else latent.mean), dim=1)
+
+
+def check_finite(u: Tensor) -> Tensor:
+    """u itself. Raises UserError where a broken checkpoint gave it, which would be found near everything."""
+    if not u.isfinite().all():
+        raise UserError("the checkpoint gives vectors that are not finite numbers; train another")
+    return u
 
 
 def embed(

@@ -25,7 +25,7 @@ SYSTEMS = (2, 6)  # fewest and most
 PHOTO_SIDE = 800  # pixels, the longer one
 MAX_CLIP_SECONDS = 60
 MAX_PAGE_BYTES = 200_000_000
-LOUDNESS = 0.05  # root mean square of every clip, -26 dB: the louder of two samples passes for the better one
+LOUDNESS = 0.05  # root mean square of a clip whose peaks allow it: the louder of two samples passes for the better one
 SILENCE = 1e-3  # peak; what is below is left as it is
 
 
@@ -34,7 +34,7 @@ def make_study(photos: Path, systems: Mapping[str, Path], out: Path, *, title: s
 
     `systems` maps a name to a folder with one audio file a photo, of the photo's stem. An item's clips lie in the
     page in an order drawn from `seed`; the page shuffles them, and the items, anew for every judge. Photos become
-    JPEG without their metadata, clips 16-bit WAV of the same loudness, so that no container gives a system away.
+    JPEG without their metadata, clips 16-bit WAV, as loud as each other as far as their peaks allow.
     The same arguments make the same bytes.
 
     Returns the path of the key, and how many audio files belonged to no photo and were left out.
@@ -75,8 +75,9 @@ def make_study(photos: Path, systems: Mapping[str, Path], out: Path, *, title: s
 
     media = hashlib.sha256(json.dumps([title, seed, shown, [item.model_dump() for item in items]]).encode())
     key = Key(study=media.hexdigest()[:16], title=title, systems=list(systems), items=items)
-    write_atomic(out, _page(title, {"id": key.study, "questions": QUESTIONS, "items": shown}).encode())
-    write_atomic(key_path, (key.model_dump_json(indent=1) + "\n").encode())
+    page = _page(title, {"id": key.study, "questions": QUESTIONS, "items": shown}).encode()
+    write_atomic(key_path, (key.model_dump_json(indent=1) + "\n").encode())  # first: no page without its key
+    write_atomic(out, page)
     unknown = sum(len(paths) for files in speech.values() for stem, paths in files.items() if stem not in pictures)
     return key_path, unknown
 

@@ -31,7 +31,9 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
     for position in range(max_length):
         logits, state = step(last, position, state)
         logits[:, (PAD, BOS)] = -torch.inf
-        last = torch.multinomial(logits.float().softmax(-1), 1).masked_fill(done, PAD)
+        p = logits.float().softmax(-1)
+        p = p.masked_fill(~p.isfinite().all(1, keepdim=True), 1.0)  # a bad step is for the caller's loss to show
+        last = torch.multinomial(p, 1).masked_fill(done, PAD)
         drawn.append(last)
         done |= last == EOS
         if done.all():

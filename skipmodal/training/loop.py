@@ -93,6 +93,8 @@ def _train(
     if recipe.loss.self_critical > 0:
         if not isinstance(model, TokenSkipModal):
             raise UserError("loss.self_critical: needs model.tokens=true, whose captions follow from a search")
+        if not recipe.loss.text_from_image:
+            raise UserError("loss.self_critical: needs loss.text_from_image too, which chooses the best checkpoint")
         critic = SelfCritical((a.texts(i) for i in a.indices("train")), recipe.data.max_characters)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
@@ -133,7 +135,8 @@ def _train(
                     outputs = model(batch, ramp, text_from_text=recipe.loss.text_from_text > 0)
                     losses = compute_losses(outputs, batch, linear)
                     if critic is not None and outputs.image is not None:
-                        losses["self_critical"], reward = critic(model.text_decoder, outputs.image, batch.references)  # type: ignore[arg-type]
+                        decoder: Any = model.text_decoder
+                        losses["self_critical"], reward = critic(decoder, outputs.image, batch.references)
                         totals.setdefault("reward", []).append(reward)
                     loss = total_loss(losses, recipe.loss)
                 scaler.scale(loss / recipe.optim.accumulate).backward()

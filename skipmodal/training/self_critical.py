@@ -6,13 +6,14 @@ Rennie et al., CVPR 2017, with the other draws of the same picture as the baseli
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipmodal import text
 from skipmodal.evaluation.captions import CiderD, tokenise
 from skipmodal.models.token_decoders import AttentionTextDecoder, Latent
 
 DRAWS = 4  # captions a picture
+MARGIN = 20  # characters by which a draw may outgrow the longest reference of the batch
 
 
 class SelfCritical:
@@ -27,14 +28,20 @@ class SelfCritical:
         self, decoder: AttentionTextDecoder, image: Latent, references: Sequence[Sequence[str]]
     ) -> tuple[Tensor, Tensor]:
         """image of B pictures, references of each -> loss and mean reward (CIDEr-D in [0, 10]), scalars."""
-        latent, training = image.repeat(DRAWS), decoder.training
-        decoder.eval()  # what is drawn and what is learned from it are of one policy: no dropout
-        ids = decoder.sample(latent, self.max_length)
+        latent = image.repeat(DRAWS)
+        # What is drawn and what is learned from it are of one policy, without dropout. The LSTMs stay as they are:
+        # cuDNN's can't go back in evaluation mode.
+        dropouts = [module for module in decoder.modules() if isinstance(module, nn.Dropout) and module.training]
+        for module in dropouts:
+            module.eval()
+        longest = MARGIN + max(len(reference) for each in references for reference in each)
+        ids = decoder.sample(latent, min(longest, self.max_length))
         rewards = self._rewards(ids, references).to(ids.device)
         others = (rewards.sum(1, keepdim=True) - rewards) / (DRAWS - 1)
         advantage = (rewards - others).flatten()[:, None]
         logits, _, _, _ = decoder(latent, ids)
-        decoder.train(training)
+        for module in dropouts:
+            module.train()
         logits = logits.float().index_fill(2, torch.tensor([text.PAD, text.BOS], device=ids.device), -torch.inf)
         valid = ids != text.PAD
         drawn = logits.log_softmax(-1).gather(2, ids.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]

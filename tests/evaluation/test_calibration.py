@@ -72,6 +72,10 @@ def test_the_calibration_stays_with_the_checkpoint(token_model, photo, tmp_path,
     assert load_checkpoint(tmp_path / "small", CPU).confidence == Confidence(slope=0.0, intercept=0.0)
     status, out, _ = here("img2speech", photo, "-m", tmp_path / "small", "--json", "-o", tmp_path / "out.wav")
     assert status == 0 and json.loads(out)["confidence"] == 0.5
+    status, out, _ = here("text2speech", "A dog.", "-m", tmp_path / "small", "--json", "-o", tmp_path / "dog.wav")
+    assert status == 0 and "confidence" not in json.loads(out)
+    status, out, _ = here("speech2text", tmp_path / "dog.wav", "-m", tmp_path / "small", "--json")
+    assert status == 0 and "confidence" not in json.loads(out)  # it was fitted on pictures
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("slope: 0.0", "slope: .nan"))
     status, _, err = here("img2text", photo, "-m", folder)
@@ -84,6 +88,8 @@ def test_the_command_fits_prints_and_draws(token_model, toy, tmp_path, here, mon
     shutil.copytree(token_model, folder)
     found = calibration.Reliability(Confidence(slope=1.0, intercept=0.25), [0.2, 0.6], [0.3, 0.6], 50)
     monkeypatch.setattr(calibration, "calibrate", lambda *args, **options: found)
+    status, _, err = here("calibrate", folder, "--data", toy / "image-text", "--plot", tmp_path / "none" / "plot.png")
+    assert status == 1 and "--plot" in err and len(err.splitlines()) == 1
     status, out, _ = here("calibrate", folder, "--data", toy / "image-text", "--plot", tmp_path / "plot.png")
     assert status == 0 and "calibration error 0.050" in out.decode()
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

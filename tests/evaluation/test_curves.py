@@ -59,7 +59,7 @@ def test_forged_files_cost_no_memory_and_no_traceback(tmp_path, monkeypatch):
     (folder / "events.out.tfevents.folder").mkdir()
     assert set(read_curves(tmp_path)["mel"]) == {"train", "val"}
     with SummaryWriter(str(folder), filename_suffix=".more") as writer:
-        for tag in ("train/$x$", "train/" + "a" * 41, "other/mel", "train/mel/../x"):
+        for tag in ("train/$x$", "train/" + "a" * 41, "other/mel", "train/mel/../x", "train/reward"):
             writer.add_scalar(tag, 1.0, 1)
         writer.add_scalar("train/stop", math.nan, 1)
     assert set(read_curves(tmp_path)) == {"mel"}

@@ -180,6 +180,17 @@ def edited(index, **changes):
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **changes}))
 
 
+def zipped(path):
+    with path.open("wb") as file:
+        np.savez(file, x=np.zeros(3))
+
+
+def forge(path, shape):
+    """A file of the .npy format whose header claims a shape."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -192,6 +203,10 @@ def edited(index, **changes):
         (lambda i: edited(i, d_k=8), "vectors.npy is <f4"),
         (lambda i: (i.path / "vectors.npy").unlink(), "damaged"),
         (lambda i: np.save(i.path / "lines.npy", np.array([{}])), "damaged"),
+        (lambda i: zipped(i.path / "vectors.npy"), "damaged"),
+        (lambda i: (i.path / "vectors.npy").write_bytes(b"PK\x03\x04 cut short"), "damaged"),
+        (lambda i: forge(i.path / "vectors.npy", "(99999999999999999999, 16)"), "damaged"),
+        (lambda i: forge(i.path / "vectors.npy", "(3, 16"), "damaged"),
         (lambda i: (i.path / "items.jsonl").write_bytes(b"{"), "cut short"),
         (lambda i: (i.path / "items.jsonl").write_bytes(b""), "damaged"),
     ],

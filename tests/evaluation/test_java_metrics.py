@@ -54,7 +54,7 @@ def test_spice_does_not_download_by_itself(package):
 
 def test_a_program_that_fails_is_one_line(package, monkeypatch):
     def fail(right, said):
-        raise ValueError("could not convert string to float: ''")
+        raise ValueError("could not convert\nstring to float")
 
     monkeypatch.setattr(java_metrics, "_meteor", fail)
     scores, missing = java_scores(HYPOTHESES, REFERENCES)

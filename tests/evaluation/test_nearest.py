@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from skipmodal.errors import UserError
 from skipmodal.evaluation import nearest
 from skipmodal.evaluation.nearest import ranks, top_k
+from skipmodal.evaluation.retrieval import check_finite
 
 
 @pytest.fixture(params=[(1, 1), (3, 7), (1000, 1000)])
@@ -107,3 +109,8 @@ def test_faiss_finds_the_same(blocks, monkeypatch):
     without, there = top_k(queries, items, 5)
     np.testing.assert_allclose(scores, without, atol=1e-6)
     np.testing.assert_array_equal(places, there)
+
+
+def test_vectors_without_numbers_are_refused():
+    with pytest.raises(UserError, match="not finite numbers"):
+        check_finite(torch.full((3, 4), torch.nan))

@@ -49,7 +49,9 @@ def report(**changes):
 
 
 def test_the_page_has_the_tables_of_the_markdown(tmp_path):
-    write_report(report(notes=["SPICE: no Java"]), tmp_path)
+    noted = report(notes=["SPICE: no Java"])
+    write_report(noted, tmp_path)
+    write_page(noted, tmp_path)
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert page.cells[:4] == ["figure", "value", "WER", "12.3"]

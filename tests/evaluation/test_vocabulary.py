@@ -1,9 +1,13 @@
 """The words a model says."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from skipmodal.errors import UserError
 from skipmodal.evaluation.tasks import Report
-from skipmodal.evaluation.vocabulary import vocabulary_report
+from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
 
 
 def dataset(*texts):
@@ -32,3 +36,18 @@ def test_words_are_counted_once_and_misheard_ones_are_told_apart():
         "meant and heard, never in a recording": 3,  # a zebra runs
     }
     assert len(vocabulary_report(spoken, dataset()).figures) == 5
+
+
+def test_models_without_a_latent_sentence_mean_nothing_that_could_be_counted():
+    details = [{"heard": "a dog", "text": None, "references": ["A dog"]}]
+    spoken = Report("img2speech", "photos", "test", 1, {}, details, notes=["METEOR: no Java"])
+    report = vocabulary_report(spoken, dataset(["a dog"]), dataset(["a cat"]))
+    assert not any("meant" in name for name in report.figures)
+    assert report.figures["in both"] == 1
+    assert report.notes == []
+
+
+def test_recordings_are_asked_for():
+    meta = SimpleNamespace(kind="image-text")
+    with pytest.raises(UserError, match="--against takes recordings"):
+        check_recordings(SimpleNamespace(meta=meta, path=Path("photos")))

@@ -99,3 +99,10 @@ def test_samples_come_as_often_as_they_are_likely():
         assert (ids[:, 0] == letter).float().mean().item() == pytest.approx(
             table[0, BOS, letter].exp().item(), abs=0.03
         )
+
+
+def test_a_step_without_numbers_is_sampled_from_all_the_same():
+    def step(ids, position, state):
+        return torch.full((2, 66), torch.nan), state
+
+    assert sample(step, (torch.zeros(1, 2, 1),), 3).shape == (2, 3)
