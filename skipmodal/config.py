@@ -64,6 +64,9 @@ class ModelConfig(_Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="LSTM units")
+    words: Annotated[int, Field(ge=0, le=8192)] = Field(
+        default=0, description="frequent words that D_txt writes whole, beside the characters (tokens)"
+    )
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
     dropout: Dropout = Field(default=0.3, description="in the LSTMs of the text and speech decoders")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")

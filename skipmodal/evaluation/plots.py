@@ -115,8 +115,11 @@ def _read(translator: Translator, dataset: PreparedDataset, i: int, latent: Any)
     model = translator.model
     ids = model.generate_text(latent, translator.max_text, translator.beam).ids
     sentence = text.decode(ids[0].tolist())
-    _, _, _, weights = model.text_decoder(latent, ids)
-    attention = weights[0].mean(0)[: len(sentence) + 1, : int(latent.lengths[0])].cpu().numpy()  # of all heads
+    decoder: Any = model.text_decoder
+    units = decoder.units.segment(ids)
+    _, _, weights = decoder(latent, units)
+    weights = decoder.units.to_characters(weights.mean(1), units, ids.shape[1])  # of all heads
+    attention = weights[0, : len(sentence) + 1, : int(latent.lengths[0])].cpu().numpy()
     if dataset.meta.audio is None:
         return draw_words(dataset.image(i), sentence, attention), sentence
     return draw_sound(

@@ -65,13 +65,14 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos(), angles.new_zeros(*angles.shape[:-1], width - 2 * half)], -1)
 
 
-def guided_attention(weights: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+def guided_attention(weights: Tensor, along: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
     """Mean weight far off the diagonal (Tachibana et al., ICASSP 2018, section 4).
 
-    weights (B, S, N), steps (B,) and tokens (B,) valid -> scalar.
+    weights (B, S, N), along (B, S) where each step lies between the start, 0, and the end, 1, steps (B,) and
+    tokens (B,) valid -> scalar.
     """
     s, n = torch.arange(weights.shape[1], device=weights.device), torch.arange(weights.shape[2], device=weights.device)
-    along = s[None, :, None] / steps[:, None, None] - n[None, None, :] / tokens[:, None, None]
-    penalty = 1 - torch.exp(-(along**2) / (2 * GUIDE_WIDTH**2))
+    off = along[:, :, None] - n[None, None, :] / tokens[:, None, None]
+    penalty = 1 - torch.exp(-(off**2) / (2 * GUIDE_WIDTH**2))
     valid = (s < steps[:, None])[:, :, None] & (n < tokens[:, None])[:, None]
     return (weights * penalty * valid).sum() / steps.sum()

@@ -75,7 +75,7 @@ class TextDecoder(nn.Module):
         """Free-running from u (B, d_k); see `beam_search`."""
         u = u.repeat_interleave(beam, 0)
 
-        def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
+        def step(ids: Tensor, state: State) -> tuple[Tensor, State]:
             hidden, state = self.lstm(self._inputs(u, ids), state)
             return self.output(hidden[:, 0]), state
 

@@ -1,4 +1,4 @@
-"""From next-character scores to a sentence: beam search, of which a beam of one is greedy decoding."""
+"""From scores of the next unit (a character or a word) to a sentence: beam search; a beam of one is greedy decoding."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from skipmodal.text import BOS, EOS, PAD
 
-LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / characters ** this
+LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / units ** this
 State = tuple[Tensor, ...]  # each (layers, rows, width)
-# From characters (rows, 1), their position and the state to logits (rows, 66) and the next state.
-Step = Callable[[Tensor, int, State], tuple[Tensor, State]]
+# From units (rows, 1) and the state to logits (rows, units) and the next state.
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 class Sentences(NamedTuple):
@@ -23,13 +23,13 @@ class Sentences(NamedTuple):
 
 
 def sample(step: Step, state: State, max_length: int) -> Tensor:
-    """Sentences drawn character by character: ids (rows, L), the end included where there is one, then padding."""
+    """Sentences drawn unit by unit: (rows, S), the end included where there is one, then padding."""
     rows, device = state[0].shape[1], state[0].device
     last = torch.full((rows, 1), BOS, device=device)
     done = torch.zeros(rows, 1, dtype=torch.bool, device=device)
     drawn = []
-    for position in range(max_length):
-        logits, state = step(last, position, state)
+    for _ in range(max_length):
+        logits, state = step(last, state)
         logits[:, (PAD, BOS)] = -torch.inf
         p = logits.float().softmax(-1)
         p = p.masked_fill(~p.isfinite().all(1, keepdim=True), 1.0)  # a bad step is for the caller's loss to show
@@ -44,7 +44,7 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
 def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentences:
     """The best of `beam` hypotheses an item.
 
-    `step(ids (rows, 1), position, state)` gives logits (rows, 66) and the next state; `state` comes with one row an
+    `step(ids (rows, 1), state)` gives logits (rows, units) and the next state; `state` comes with one row an
     item and is repeated: row b * beam + k is hypothesis k of item b.
     """
     batch, device = state[0].shape[1], state[0].device
@@ -55,8 +55,8 @@ def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentenc
     done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     ids = torch.full((batch, beam, 1), BOS, device=device)
     first_rows = torch.arange(batch, device=device)[:, None] * beam
-    for position in range(max_length):
-        logits, state = step(ids[:, :, -1].reshape(-1, 1), position, state)
+    for _ in range(max_length):
+        logits, state = step(ids[:, :, -1].reshape(-1, 1), state)
         logits[:, (PAD, BOS)] = -torch.inf  # never targets; an untrained model may emit them
         log_p = logits.float().log_softmax(-1).view(batch, beam, -1)
         # A finished hypothesis goes on as it is, by one padding.

@@ -1,7 +1,7 @@
 """The whole model: three encoders, one bottleneck, three decoders (paper, figure 2)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,13 @@ from skipmodal.models.search import Sentences
 MODALITIES = ("image", "text", "speech")  # the classifier's three classes, in order
 
 
+class Written(NamedTuple):
+    """What D_txt gives under teacher forcing."""
+
+    logits: Tensor  # (B, L, 66), or (B, S, units)
+    target: Tensor  # (B, L or more), padded: what it should have given
+
+
 @dataclass
 class Outputs:
     """Everything the losses need; sizes as in Batch, None where the batch lacks one half."""
@@ -26,16 +33,16 @@ class Outputs:
     modality_logits: Tensor  # (vectors or tokens, 3) of images, texts of A, texts of B, speech, in this order
     modality_counts: list[int]  # how many of each
     image: Any = None  # the latent that the text decoder gets of the images
-    text_from_image: Tensor | None = None  # (Na, L, 66) from u_img
-    text_from_speech: Tensor | None = None  # (Nb, L, 66) from u_spch
-    text_from_text: Tensor | None = None  # the same from u_txt, of the last items
+    text_from_image: Written | None = None  # Na, from u_img
+    text_from_speech: Written | None = None  # Nb, from u_spch
+    text_from_text: Written | None = None  # the last items, from u_txt
     images: Tensor | None = None  # (Na, 3, S, S) from u_txt
     speech: Speech | None = None  # from u_txt
     # u of A's images and texts, then of B's texts and speech, one vector an item: (Na, d_k) twice, (Nb, d_k) twice.
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
-    # Attention weights (Nb, S, N) with valid S and N, of decoders that attend: D_txt over speech, D_spch over text.
-    listening: tuple[Tensor, Tensor, Tensor] | None = None
-    reading: tuple[Tensor, Tensor, Tensor] | None = None
+    # What `guided_attention` takes, of decoders that attend: D_txt over speech, D_spch over text.
+    listening: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    reading: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
 
 class SkipModal(nn.Module):
@@ -80,7 +87,9 @@ class SkipModal(nn.Module):
         """u (B, d_k) -> RGB (B, 3, size, size) in [-1, 1]."""
         return self.image_decoder(u)  # type: ignore[no-any-return]
 
-    def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
+    def forward(
+        self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False, image_from_text: bool = True
+    ) -> Outputs:
         """One training pass. All vectors go through T together, so its batch norm has one statistic for all."""
         n_a, n_b = len(batch.images), len(batch.mel)
         e = [self.text_encoder(batch.ids, batch.lengths)]
@@ -107,10 +116,10 @@ class SkipModal(nn.Module):
             modality_logits=logits,
             modality_counts=counts,
             image=u_image,
-            text_from_image=text_logits[:n_a] if n_a else None,
-            text_from_speech=text_logits[n_a : n_a + n_b] if n_b else None,
-            text_from_text=text_logits[n_a + n_b :] if text_from_text else None,
-            images=self.image_decoder(u_text_a) if n_a else None,
+            text_from_image=Written(text_logits[:n_a], batch.ids[:n_a]) if n_a else None,
+            text_from_speech=Written(text_logits[n_a : n_a + n_b], batch.ids[n_a:]) if n_b else None,
+            text_from_text=Written(text_logits[n_a + n_b :], batch.ids) if text_from_text else None,
+            images=self.image_decoder(u_text_a) if n_a and image_from_text else None,
             pairs=((u_image, u_text_a), (u_text_b, u_speech)),
             speech=self.speech_decoder(u_text_b, batch.mel, batch.mel_lengths, batch.linear_part) if n_b else None,
         )

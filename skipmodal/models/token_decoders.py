@@ -16,6 +16,7 @@ from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.decoders import Part, Speech, cut_frames
 from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
+from skipmodal.models.units import Units
 from skipmodal.text import BOS, PAD, SYMBOLS
 
 AHEAD = 4
@@ -49,62 +50,64 @@ class Latent(NamedTuple):
 class Transcript(NamedTuple):
     """What the text decoder knows at each character, for the speech decoder."""
 
-    states: Tensor  # (B, L, text_decoder): hidden states
-    embedded: Tensor  # (B, L, text_channels): the characters that were fed
+    states: Tensor  # (B, L, text_decoder): hidden states of D_txt, of a word at each of its characters
+    ids: Tensor  # (B, L): the characters
     lengths: Tensor  # (B,)
 
 
 class AttentionTextDecoder(nn.Module):
-    """Attention LSTM over the characters -> attention over u -> LSTM -> 66-way softmax.
+    """Attention LSTM over the units (characters and words) -> attention over u -> LSTM -> softmax over the units.
 
-    Both LSTMs start from the mean of u.
+    Both LSTMs start from the mean of u. Units lie where their first character does.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.width = config.text_decoder
-        self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
+        self.units = Units(config.words)
+        self.embed = nn.Embedding(len(self.units), self.width, padding_idx=PAD)
         self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
-        self.attention_rnn = nn.LSTM(config.text_channels, self.width, batch_first=True)
+        self.attention_rnn = nn.LSTM(self.width, self.width, batch_first=True)
         self.attention = Attention(self.width, config.d_k, self.width, config.heads)
         self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(self.width, len(SYMBOLS))
+        self.output = nn.Linear(self.width, len(self.units))
 
-    def forward(self, latent: Latent, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Teacher forcing on ids (B, L).
+    def forward(self, latent: Latent, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Teacher forcing on units (B, S).
 
-        Returns logits (B, L, 66), states (B, L, width), embedded (B, L, text_channels) and the weights of the
-        attention (B, heads, L, N).
+        Returns logits (B, S, units), states (B, S, width) and the weights of the attention (B, heads, S, N).
         """
-        embedded = self.embed(F.pad(ids[:, :-1], (1, 0), value=BOS))
-        positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+        embedded = self.embed(F.pad(units[:, :-1], (1, 0), value=BOS))
         state = self._initial_state(latent)
         queries, _ = self.attention_rnn(self.dropout(embedded), state[:2])
-        context, weights = self.attention(queries, positions, self._remember(latent))
+        context, weights = self.attention(queries, self.units.starts(units), self._remember(latent))
         states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
         states = self.dropout(states)
-        return self.output(states), states, embedded, weights
+        return self.output(states), states, weights
 
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
-        """Free-running; see `beam_search`."""
+        """Free-running, in characters; see `beam_search`."""
         step = self._stepper(self._remember(latent).repeat(beam))
-        return beam_search(step, self._initial_state(latent), max_length, beam)
+        found = beam_search(step, self._start(latent), max_length, beam)
+        return found._replace(ids=self.units.spell(found.ids))
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:
-        """One sentence an item, drawn character by character: ids (B, L), padding after the end."""
-        return sample(self._stepper(self._remember(latent)), self._initial_state(latent), max_length)
+        """One sentence an item, drawn unit by unit: (B, S), padding after the end."""
+        return sample(self._stepper(self._remember(latent)), self._start(latent), max_length)
 
     def _stepper(self, memory: AttentionMemory) -> Step:
-        def step(ids: Tensor, position: int, state: State) -> tuple[Tensor, State]:
-            positions = torch.full(ids.shape, position, device=ids.device)
-            h1, c1, h2, c2 = state
-            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(ids), (h1, c1))
-            context, _ = self.attention(query, positions, memory)
+        lengths = self.units.lengths
+
+        def step(units: Tensor, state: State) -> tuple[Tensor, State]:
+            h1, c1, h2, c2, start = state
+            start = start + lengths[units]
+            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(units), (h1, c1))
+            context, _ = self.attention(query, start[0], memory)
             states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
-            return self.output(states[:, 0]), (h1, c1, h2, c2)
+            return self.output(states[:, 0]).masked_fill(lengths == 0, -torch.inf), (h1, c1, h2, c2, start)
 
         return step
 
@@ -113,6 +116,10 @@ class AttentionTextDecoder(nn.Module):
 
     def _initial_state(self, latent: Latent) -> State:
         return torch.tanh(self.state(latent.mean)).unflatten(1, (4, 1, -1)).permute(1, 2, 0, 3).contiguous().unbind()
+
+    def _start(self, latent: Latent) -> State:
+        """The state, and how many characters are written."""
+        return *self._initial_state(latent), latent.lengths.new_zeros(1, len(latent.u), 1)
 
 
 class AttentionSpeechDecoder(nn.Module):
@@ -127,6 +134,7 @@ class AttentionSpeechDecoder(nn.Module):
         # Characters by which the attention may move in one free-running step: some times the mean.
         self.ahead, self.behind = math.ceil(AHEAD * max(1.0, self.characters_per_step)), 1
         self.state_dropout = config.dropout
+        self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
         self.reader = BiGRU(config.text_decoder + config.text_channels, self.width // 2)
         self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
         self.attention_rnn = nn.GRU(config.prenet[-1], self.width, batch_first=True)
@@ -197,7 +205,7 @@ class AttentionSpeechDecoder(nn.Module):
             # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
             keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
             states = states * keep
-        read = self.reader(torch.cat([states, transcript.embedded], 2), transcript.lengths)
+        read = self.reader(torch.cat([states, self.embed(transcript.ids)], 2), transcript.lengths)
         positions = torch.arange(read.shape[1], device=read.device).expand(len(read), -1)
         return self.attention.remember(read, positions, length_mask(transcript.lengths, read.shape[1]))
 

@@ -4,6 +4,8 @@ One vector u for a picture and a sentence is the paper's limit: a picture's grid
 recording's time are kept instead. T, C and M are those of the vector model, M still the one memory for all.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +18,10 @@ from skipmodal.models.decoders import ImageDecoder, Speech
 from skipmodal.models.efficientnet import EfficientNetLite0
 from skipmodal.models.layers import length_mask, reverse_gradient
 from skipmodal.models.search import Sentences
-from skipmodal.models.skipmodal import Outputs
+from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.models.token_decoders import AttentionSpeechDecoder, AttentionTextDecoder, Latent, Transcript
 from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
+from skipmodal.text import PAD
 
 
 class TokenSkipModal(nn.Module):
@@ -38,6 +41,10 @@ class TokenSkipModal(nn.Module):
         self.image_decoder = ImageDecoder(config, image.size)
         self.text_decoder = AttentionTextDecoder(config)
         self.speech_decoder = AttentionSpeechDecoder(config, audio.n_mels, audio.n_linear, self.characters_per_frame)
+
+    def learn_words(self, texts: Iterable[str]) -> None:
+        """Chooses the words that D_txt writes whole: the most frequent of these texts."""
+        self.text_decoder.units.learn(texts)
 
     def load_published(self) -> None:
         """Gives the frozen image encoder its published weights. Raises UserError where they are not installed."""
@@ -71,23 +78,28 @@ class TokenSkipModal(nn.Module):
         else:
             sentences = self.generate_text(latent, max_length, beam)
             ids = sentences.ids
-        _, states, embedded, _ = self.text_decoder(latent, ids)
-        lengths = (ids != 0).sum(1)
-        return self.speech_decoder.generate(Transcript(states, embedded, lengths), max_frames), sentences
+        units = self.text_decoder.units.segment(ids)
+        _, states, _ = self.text_decoder(latent, units)
+        return self.speech_decoder.generate(self._transcript(states, units, ids), max_frames), sentences
 
     def generate_image(self, latent: Latent) -> Tensor:
         """RGB (B, 3, size, size) in [-1, 1]."""
         return self.image_decoder(latent.mean)  # type: ignore[no-any-return]
 
-    def forward(self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False) -> Outputs:
+    def forward(
+        self, batch: Batch, adversary_scale: float = 1.0, text_from_text: bool = False, image_from_text: bool = True
+    ) -> Outputs:
         """One training pass. All tokens go through T together, so its norm has one statistic for all.
 
-        `text_from_text` asks for B's alone, which D_spch needs the states of in any case.
+        `text_from_text` asks for B's alone, which D_spch needs the states of in any case. Without `image_from_text`
+        the texts of A are not encoded: twice as many pictures in the same time.
         """
         n_a, n_b = len(batch.images), len(batch.mel)
-        e_text = self.text_encoder(batch.ids, batch.lengths)
-        text_mask = length_mask(batch.lengths, e_text.shape[1])
-        e = [e_text[:n_a][text_mask[:n_a]], e_text[n_a:][text_mask[n_a:]]]
+        skipped = 0 if image_from_text or not n_b else n_a
+        n_text = n_a - skipped
+        e_text = self.text_encoder(batch.ids[skipped:], batch.lengths[skipped:])
+        text_mask = length_mask(batch.lengths[skipped:], e_text.shape[1])
+        e = [e_text[:n_text][text_mask[:n_text]], e_text[n_text:][text_mask[n_text:]]]
         if n_a:
             e_image = self.image_encoder(batch.pictures)
             e.insert(0, e_image.flatten(0, 1))
@@ -105,10 +117,12 @@ class TokenSkipModal(nn.Module):
 
         outputs = Outputs(modality_logits=logits, modality_counts=counts)
         if n_a:
-            longest = int(batch.lengths[:n_a].max())
             image = Latent(u_image.unflatten(0, (n_a, -1)), batch.lengths.new_full((n_a,), counts[0] // n_a), 0.0)
             outputs.image = image
-            outputs.text_from_image, _, _, _ = self.text_decoder(image, batch.ids[:n_a, :longest])
+            units = self.text_decoder.units.segment(batch.ids[:n_a])
+            outputs.text_from_image = Written(self.text_decoder(image, units)[0], units)
+        if n_text:
+            longest = int(batch.lengths[:n_a].max())
             text_a = Latent(_pad(u_text_a, text_mask[:n_a, :longest]), batch.lengths[:n_a], 1.0)
             outputs.images = self.generate_image(text_a)
             outputs.pairs += ((image.mean, text_a.mean),)
@@ -116,19 +130,29 @@ class TokenSkipModal(nn.Module):
             lengths = batch.lengths[n_a:]
             longest = int(lengths.max())
             ids = batch.ids[n_a:, :longest]
-            text_b = Latent(_pad(u_text_b, text_mask[n_a:, :longest]), lengths, 1.0)
-            logits_b, states, embedded, _ = self.text_decoder(text_b, ids)
-            outputs.text_from_text = logits_b if text_from_text else None
+            text_b = Latent(_pad(u_text_b, text_mask[n_text:, :longest]), lengths, 1.0)
+            units = self.text_decoder.units.segment(ids)
+            logits_b, states, _ = self.text_decoder(text_b, units)
+            outputs.text_from_text = Written(logits_b, units) if text_from_text else None
             speech = Latent(_pad(u_speech, speech_mask), tokens, 4 * self.characters_per_frame)
-            outputs.text_from_speech, _, _, weights = self.text_decoder(speech, ids)
+            logits_b, _, weights = self.text_decoder(speech, units)
+            outputs.text_from_speech = Written(logits_b, units)
             outputs.pairs += ((text_b.mean, speech.mean),)
-            outputs.listening = weights.mean(1), lengths, tokens
+            along = self.text_decoder.units.starts(units) / lengths[:, None]
+            outputs.listening = weights.mean(1), along, (units != PAD).sum(1), tokens
             outputs.speech = self.speech_decoder(
-                Transcript(states, embedded, lengths), batch.mel, batch.mel_lengths, batch.linear_part
+                self._transcript(states, units, ids), batch.mel, batch.mel_lengths, batch.linear_part
             )
             assert outputs.speech.alignment is not None
-            outputs.reading = outputs.speech.alignment, outputs.speech.steps, lengths
+            steps = outputs.speech.steps
+            along = torch.arange(outputs.speech.alignment.shape[1], device=steps.device) / steps[:, None]
+            outputs.reading = outputs.speech.alignment, along, steps, lengths
         return outputs
+
+    def _transcript(self, states: Tensor, units: Tensor, ids: Tensor) -> Transcript:
+        """States of D_txt at units (B, S) -> at each of their characters ids (B, L)."""
+        states = self.text_decoder.units.to_characters(states, units, ids.shape[1])
+        return Transcript(states, ids, (ids != PAD).sum(1))
 
     def _latent(self, e: Tensor, lengths: Tensor, rate: float) -> Latent:
         mask = length_mask(lengths, e.shape[1])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import OptimConfig, Recipe, TrainConfig, dump_recipe
+from skipmodal.config import LossConfig, OptimConfig, Recipe, TrainConfig, dump_recipe
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
@@ -72,6 +72,7 @@ def _train(
         model.load_state_dict(_load_fitting(init, recipe, audio, image, device).model.state_dict())
     elif found is None and isinstance(model, TokenSkipModal):
         model.load_published()
+        model.learn_words(sentence for each in (a, b) for i in each.indices("train") for sentence in each.texts(i))
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
@@ -106,6 +107,8 @@ def _train(
         state = _trainer_state(optimizer, scaler, step, skipped, best, device) if name == "latest" else None
         save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), _card(recipe, a, b, step, best), state)
 
+    wanted = _wanted(recipe.loss)
+
     def autocast() -> AbstractContextManager[Any]:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(device.type, dtype) if precision != "fp32" else nullcontext()
@@ -132,7 +135,7 @@ def _train(
                 batch = batch.to(device)
                 linear = batch.linear(audio) if len(batch.mel) else None
                 with autocast():  # the losses too: it keeps them in fp32
-                    outputs = model(batch, ramp, text_from_text=recipe.loss.text_from_text > 0)
+                    outputs = model(batch, ramp, **wanted)
                     losses = compute_losses(outputs, batch, linear)
                     if critic is not None and outputs.image is not None:
                         decoder: Any = model.text_decoder
@@ -204,12 +207,12 @@ def validate(
     for batch in validation_batches(a, b, recipe.train.eval_items, half, recipe.data.sampling):
         batch = batch.to(device)
         linear = batch.linear(b.meta.audio) if len(batch.mel) else None
-        outputs = model(batch, text_from_text=recipe.loss.text_from_text > 0)
+        outputs = model(batch, **_wanted(recipe.loss))
         losses = compute_losses(outputs, batch, linear)
         for name, value in losses.items():
             weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
             weight = len(batch.ids) if name in ("adversary", "contrastive") else weight
-            weight = len(outputs.text_from_text) if name == "text_from_text" else weight
+            weight = len(outputs.text_from_text.target) if name == "text_from_text" else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight
     model.train()
@@ -269,6 +272,11 @@ def _schedule(config: OptimConfig, step: int, steps: int) -> float:
     if config.decay == "rsqrt":
         return warm * math.sqrt(max(config.warmup_steps, 1) / max(step + 1, config.warmup_steps, 1))
     return warm
+
+
+def _wanted(config: LossConfig) -> dict[str, bool]:
+    """Which parts of the model's pass that can be left out have a loss."""
+    return {"text_from_text": config.text_from_text > 0, "image_from_text": config.image > 0}
 
 
 def _total_steps(config: TrainConfig, per_epoch: int, accumulate: int) -> int:

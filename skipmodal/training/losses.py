@@ -8,7 +8,7 @@ from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
 from skipmodal.models.attention import guided_attention
 from skipmodal.models.layers import length_mask
-from skipmodal.models.skipmodal import Outputs
+from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
@@ -21,9 +21,10 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
     """
     n_a = len(batch.images)
     losses = {}
-    if outputs.text_from_image is not None and outputs.images is not None:
+    if outputs.images is not None:
         losses["image"] = F.l1_loss(outputs.images, batch.images)
-        losses["text_from_image"] = _text(outputs.text_from_image, batch.ids[:n_a])
+    if outputs.text_from_image is not None:
+        losses["text_from_image"] = _text(outputs.text_from_image, batch.lengths[:n_a])
     if outputs.text_from_speech is not None and outputs.speech is not None:
         assert linear is not None
         mask = length_mask(batch.mel_lengths, batch.mel.shape[1])
@@ -31,9 +32,9 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
         lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
         losses["linear"] = (outputs.speech.linear - linear).abs()[length_mask(lengths, linear.shape[1])].mean()
         losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
-        losses["text_from_speech"] = _text(outputs.text_from_speech, batch.ids[n_a:])
+        losses["text_from_speech"] = _text(outputs.text_from_speech, batch.lengths[n_a:])
     if outputs.text_from_text is not None:
-        losses["text_from_text"] = _text(outputs.text_from_text, batch.ids[-len(outputs.text_from_text) :])
+        losses["text_from_text"] = _text(outputs.text_from_text, batch.lengths[-len(outputs.text_from_text.target) :])
     for name, attention in (("listening", outputs.listening), ("reading", outputs.reading)):
         if attention is not None:
             losses[name] = guided_attention(*attention)
@@ -50,9 +51,11 @@ def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def _text(logits: Tensor, ids: Tensor) -> Tensor:
-    """Cross-entropy a character (equation 6). The padding of ids (B, L) may go on beyond that of the logits."""
-    return F.cross_entropy(logits.flatten(0, 1), ids[:, : logits.shape[1]].flatten(), ignore_index=PAD)
+def _text(written: Written, characters: Tensor) -> Tensor:
+    """Cross-entropy a character (equation 6), also where words are written whole; characters (B,)."""
+    logits, target = written
+    target = target[:, : logits.shape[1]]  # its padding may go on beyond that of the logits
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum") / characters.sum()
 
 
 def _stop(logits: Tensor, steps: Tensor) -> Tensor:

@@ -13,14 +13,14 @@ from skipmodal.evaluation.captions import CiderD, tokenise
 from skipmodal.models.token_decoders import AttentionTextDecoder, Latent
 
 DRAWS = 4  # captions a picture
-MARGIN = 20  # characters by which a draw may outgrow the longest reference of the batch
+MARGIN = 10  # units by which a draw may outgrow the longest reference of the batch
 
 
 class SelfCritical:
     """The loss whose gradient raises the expected CIDEr-D; n-gram frequencies are those of the training captions."""
 
     def __init__(self, captions: Iterable[Sequence[str]], max_length: int) -> None:
-        """`captions` of each training picture; `max_length` characters are drawn at most."""
+        """`captions` of each training picture; `max_length` units are drawn at most."""
         self.max_length = max_length
         self._cider = CiderD([_words(caption) for caption in each] for each in captions)
 
@@ -34,17 +34,17 @@ class SelfCritical:
         dropouts = [module for module in decoder.modules() if isinstance(module, nn.Dropout) and module.training]
         for module in dropouts:
             module.eval()
-        longest = MARGIN + max(len(reference) for each in references for reference in each)
-        ids = decoder.sample(latent, min(longest, self.max_length))
-        rewards = self._rewards(ids, references).to(ids.device)
+        longest = MARGIN + max(decoder.units.count(reference) for each in references for reference in each)
+        units = decoder.sample(latent, min(longest, self.max_length))
+        rewards = self._rewards(decoder.units.spell(units), references).to(units.device)
         others = (rewards.sum(1, keepdim=True) - rewards) / (DRAWS - 1)
         advantage = (rewards - others).flatten()[:, None]
-        logits, _, _, _ = decoder(latent, ids)
+        logits, _, _ = decoder(latent, units)
         for module in dropouts:
             module.train()
-        logits = logits.float().index_fill(2, torch.tensor([text.PAD, text.BOS], device=ids.device), -torch.inf)
-        valid = ids != text.PAD
-        drawn = logits.log_softmax(-1).gather(2, ids.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
+        logits = logits.float().masked_fill(decoder.units.lengths == 0, -torch.inf)
+        valid = units != text.PAD
+        drawn = logits.log_softmax(-1).gather(2, units.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
         return -(advantage * drawn)[valid].mean(), rewards.mean()
 
     def _rewards(self, ids: Tensor, references: Sequence[Sequence[str]]) -> Tensor:

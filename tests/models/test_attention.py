@@ -38,12 +38,21 @@ def test_equal_positions_attract_and_tokens_without_order_are_equal():
 
 def test_the_guide_is_small_on_the_diagonal_and_ignores_padding():
     steps, tokens = torch.tensor([8, 4]), torch.tensor([4, 4])
+    along = torch.arange(8) / steps[:, None]
     diagonal = torch.zeros(2, 8, 4)
     diagonal[0, range(8), [s // 2 for s in range(8)]] = 1
     diagonal[1, range(4), range(4)] = 1
-    assert guided_attention(diagonal, steps, tokens) < 0.1
-    crossed = diagonal.flip(2)
-    assert guided_attention(crossed, steps, tokens) > 5 * guided_attention(diagonal, steps, tokens)
+    small = guided_attention(diagonal, along, steps, tokens)
+    assert small < 0.1
+    assert guided_attention(diagonal.flip(2), along, steps, tokens) > 5 * small
     wasted = diagonal.clone()
     wasted[1, 4:, 0] = 1  # steps that do not exist
-    torch.testing.assert_close(guided_attention(wasted, steps, tokens), guided_attention(diagonal, steps, tokens))
+    torch.testing.assert_close(guided_attention(wasted, along, steps, tokens), small)
+
+
+def test_the_guide_follows_steps_of_unequal_length():
+    weights = torch.eye(4)[[0, 3]][None]  # a word of three tokens, then one of one token
+    steps, tokens = torch.tensor([2]), torch.tensor([4])
+    even, uneven = torch.tensor([[0, 0.5]]), torch.tensor([[0, 0.75]])
+    assert guided_attention(weights, uneven, steps, tokens) == 0
+    assert guided_attention(weights, even, steps, tokens) > 0.1

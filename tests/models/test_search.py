@@ -20,7 +20,7 @@ def language(seed: int, rows: int):
         table[:, before, [EOS, *LETTERS]] = 2 * torch.randn(rows, 4, generator=generator)
     table = table.log_softmax(-1)
 
-    def step(ids, position, state):
+    def step(ids, state):
         (item,) = state
         return table[item[0, :, 0].long(), ids[:, 0]], state
 
@@ -102,7 +102,7 @@ def test_samples_come_as_often_as_they_are_likely():
 
 
 def test_a_step_without_numbers_is_sampled_from_all_the_same():
-    def step(ids, position, state):
+    def step(ids, state):
         return torch.full((2, 66), torch.nan), state
 
     assert sample(step, (torch.zeros(1, 2, 1),), 3).shape == (2, 3)

@@ -104,7 +104,7 @@ def test_losses_by_hand():
     torch.testing.assert_close(losses["mel"], torch.cat(errors).mean())
     torch.testing.assert_close(losses["image"], (outputs.images - batch.images).abs().mean())
     nats = [
-        -outputs.text_from_image[i, t].log_softmax(0)[batch.ids[i, t]]
+        -outputs.text_from_image.logits[i, t].log_softmax(0)[batch.ids[i, t]]
         for i in range(2)
         for t in range(batch.lengths[i])
     ]

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from skipmodal import text
 from skipmodal.audio import AudioConfig
 from skipmodal.config import load_recipe, parse_recipe
 from skipmodal.data.batches import Batch
@@ -97,9 +99,9 @@ def test_batches_equal_items_alone_in_every_direction():
         assert (sentences is None) == (name == "text")
         for i in range(2):
             alone = encode(slice(i, i + 1))
-            text = model.generate_text(alone, 12, beam=3)
-            n = text.ids.shape[1]
-            assert together.ids[i, :n].tolist() == text.ids[0].tolist(), name
+            sentence = model.generate_text(alone, 12, beam=3)
+            n = sentence.ids.shape[1]
+            assert together.ids[i, :n].tolist() == sentence.ids[0].tolist(), name
             spoken, _ = model.generate_speech(alone, 30, 12, beam=3)
             frames = int(spoken.lengths[0])
             assert frames == int(speech.lengths[i])
@@ -118,11 +120,45 @@ def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it():
         assert torch.equal(logits.argmax(-1)[valid], ids[valid]), name
 
 
+def test_text_decoder_step_by_step_is_teacher_forcing_where_words_are_units():
+    model = tiny_model(words=5).eval()
+    model.learn_words(["a dog runs", "a dog sits"])
+    decoder = model.text_decoder
+    sentences = [text.encode("a dog sits"), text.encode("a cat")]
+    units = decoder.units.segment(pad_sequence([torch.tensor(each) for each in sentences], batch_first=True))
+    latent = model.encode_speech(torch.rand(2, 24, AUDIO.n_mels), torch.tensor([24, 16]))
+    forced, _, _ = decoder(latent, units)
+    step, state, last = (
+        decoder._stepper(decoder._remember(latent)),
+        decoder._start(latent),
+        torch.full((2, 1), text.BOS),
+    )
+    writable = decoder.units.lengths > 0
+    for i in range(units.shape[1]):
+        logits, state = step(last, state)
+        torch.testing.assert_close(logits[:, writable], forced[:, i, writable])
+        assert (logits[:, ~writable] == -torch.inf).all()
+        last = units[:, i : i + 1]
+
+
+def test_without_a_loss_on_pictures_their_texts_are_not_encoded():
+    model, batch = tiny_model().eval(), tiny_batch()
+    whole, less = model(batch), model(batch, image_from_text=False)
+    assert less.images is None and len(less.pairs) == 1
+    for name in ("text_from_image", "text_from_speech"):
+        torch.testing.assert_close(getattr(less, name).logits, getattr(whole, name).logits)
+    torch.testing.assert_close(less.speech.mel, whole.speech.mel)
+    assert [whole.modality_counts[i] for i in (0, 2, 3)] == [less.modality_counts[i] for i in (0, 2, 3)]
+    assert less.modality_counts[1] == 0
+    only_pictures = model(tiny_batch(2, 0), image_from_text=False)
+    assert only_pictures.text_from_image is not None
+
+
 def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them():
     model = tiny_model().eval()
     decoder = model.speech_decoder
     decoder.ahead = decoder.behind = 99  # the window is for free running alone
-    transcript = Transcript(torch.randn(2, 9, 8), torch.randn(2, 9, 8), torch.tensor([9, 6]))
+    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
     decoder.stop.bias.data.fill_(-9)
     free = decoder.generate(transcript, 30)
     forced = decoder(transcript, free.mel, free.lengths)
@@ -133,7 +169,7 @@ def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them():
 
 def test_free_running_attention_moves_along_the_text_and_never_jumps():
     decoder = tiny_model().eval().speech_decoder
-    transcript = Transcript(5 * torch.randn(3, 40, 8), torch.randn(3, 40, 8), torch.tensor([40, 30, 40]))
+    transcript = Transcript(5 * torch.randn(3, 40, 8), torch.randint(3, 66, (3, 40)), torch.tensor([40, 30, 40]))
     decoder.stop.bias.data.fill_(-9)
     at = decoder.generate(transcript, 120).alignment.argmax(2)
     moves = at.diff(dim=1)

@@ -1,0 +1,102 @@
+"""What D_txt writes: the 66 characters, and frequent words whole.
+
+A sentence of characters is five times as long, and a decoder of characters has to learn to spell before it learns
+what to say. Words that the vocabulary lacks are spelled, so nothing that can be read can't be written.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal import text
+from skipmodal.models.layers import length_mask
+from skipmodal.text import BOS, EOS, PAD, SYMBOLS
+
+LONGEST = 16  # characters of a word, its space included; longer ones are spelled
+_PARTS = re.compile(r" ?[A-Za-z']+|.")  # a word brings the space before it
+
+
+class Units(nn.Module):
+    """The characters, then `words` words, the most frequent first; the table travels with the weights."""
+
+    spelling: Tensor  # (66 + words, LONGEST) uint8 characters of each unit, then padding
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        spelling = torch.zeros(len(SYMBOLS) + words, LONGEST, dtype=torch.uint8)
+        spelling[: len(SYMBOLS), 0] = torch.arange(len(SYMBOLS)) * (torch.arange(len(SYMBOLS)) != BOS)
+        self.register_buffer("spelling", spelling)
+        self._numbers: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.spelling)
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Takes the most frequent words of normalised texts; places that are left over stay empty."""
+        parts = Counter(part for each in texts for part in _PARTS.findall(each))
+        words = [word for word, _ in parts.most_common() if 1 < len(word) <= LONGEST]
+        self.spelling[len(SYMBOLS) :] = 0
+        for row, word in zip(self.spelling[len(SYMBOLS) :], words, strict=False):
+            row[: len(word)] = torch.tensor(text.encode(word)[:-1])
+        self._numbers = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(units,) characters of each; none for those that can't be written: padding, the start, empty places."""
+        return (self.spelling != PAD).sum(1)
+
+    def segment(self, ids: Tensor) -> Tensor:
+        """Characters (B, L) -> units (B, S), both padded; the end is one where there is one."""
+        rows = []
+        for row in ids.tolist():
+            units = self._split(text.decode(row))
+            rows.append(torch.tensor([*units, EOS] if EOS in row else units, dtype=torch.long))
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD).to(ids.device)
+
+    def count(self, sentence: str) -> int:
+        """Units of a sentence, its end not counted."""
+        return len(self._split(sentence))
+
+    def spell(self, units: Tensor) -> Tensor:
+        """Units (B, S) -> characters (B, L)."""
+        spelled = self._characters()[units].flatten(1)
+        valid = spelled != PAD
+        lengths = valid.sum(1)
+        ids = units.new_zeros(len(units), int(lengths.max()))
+        return ids.masked_scatter(length_mask(lengths, ids.shape[1]), spelled[valid])
+
+    def starts(self, units: Tensor) -> Tensor:
+        """Units (B, S) -> where each starts (B, S), in characters."""
+        lengths = self.lengths[units]
+        return lengths.cumsum(1) - lengths
+
+    def to_characters(self, states: Tensor, units: Tensor, characters: int) -> Tensor:
+        """States (B, S, W) at units (B, S) -> those of the unit that each character is of (B, characters, W)."""
+        places = torch.arange(characters, device=units.device).expand(len(units), -1).contiguous()
+        ends = (self.starts(units) + self.lengths[units]).contiguous()
+        unit = torch.searchsorted(ends, places, right=True).clamp(max=units.shape[1] - 1)
+        return states.gather(1, unit[:, :, None].expand(-1, -1, states.shape[2]))
+
+    def _characters(self) -> Tensor:
+        return self.spelling.long().clamp(max=len(SYMBOLS) - 1)  # a checkpoint's table comes from outside
+
+    def _split(self, sentence: str) -> list[int]:
+        numbers = self._look_up()
+        units: list[int] = []
+        for part in _PARTS.findall(sentence):
+            units += [numbers[part]] if part in numbers else text.encode(part)[:-1]
+        return units
+
+    def _look_up(self) -> dict[str, int]:
+        if self._numbers is None:
+            words = [text.decode(row) for row in self._characters()[len(SYMBOLS) :].tolist()]
+            self._numbers = {word: i for i, word in reversed(list(enumerate(words, len(SYMBOLS)))) if word}
+        return self._numbers
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._numbers = None

@@ -1,0 +1,85 @@
+"""Sentences in characters and words: round trips, where units lie, and what a damaged table does."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from skipmodal import text
+from skipmodal.models.units import LONGEST, Units
+from skipmodal.text import BOS, EOS, PAD, SYMBOLS
+
+TEXTS = ["A dog runs.", "A dog sits on a log.", "Two dogs run, don't they?", "A well-known dog's owner"]
+
+
+def learned(words=6, texts=TEXTS):
+    units = Units(words)
+    units.learn(texts)
+    return units
+
+
+def characters(*sentences):
+    return pad_sequence([torch.tensor(text.encode(each)) for each in sentences], batch_first=True, padding_value=PAD)
+
+
+def written(units, row):
+    return [text.decode(units.spelling[i].tolist()) for i in row if i not in (PAD, EOS)]
+
+
+def test_frequent_words_are_units_and_others_are_spelled():
+    units = learned(words=2, texts=["a dog runs", "the dog runs", "a dog sits"])
+    rows = units.segment(characters("a dog naps", "dog runs"))
+    assert written(units, rows[0].tolist()) == ["a", " dog", *" naps"]
+    assert written(units, rows[1].tolist()) == [*"dog", " runs"]  # without its space it is another word
+    assert rows[0, -1] == EOS and (rows[1] == EOS).sum() == 1
+
+
+@pytest.mark.parametrize("words", [0, 3, 50])
+def test_spelling_undoes_segmentation(words):
+    units = learned(words)
+    ids = characters(*TEXTS, "zzz", "")
+    rows = units.segment(ids)
+    assert torch.equal(units.spell(rows), ids)
+    if not words:
+        assert torch.equal(rows, ids)
+
+
+def test_a_sentence_that_breaks_off_has_no_end():
+    units = learned()
+    rows = units.segment(torch.tensor([text.encode("A dog")[:-1]]))
+    assert EOS not in rows
+    assert text.decode(units.spell(rows)[0].tolist()) == "A dog"
+
+
+def test_units_lie_where_their_first_character_does_and_characters_have_the_state_of_their_unit():
+    units = learned(words=50)
+    ids = characters("A dog runs.", "Two")
+    rows = units.segment(ids)
+    assert units.starts(rows)[0, : (rows[0] != PAD).sum()].tolist() == [0, 1, 5, 10, 11]
+    states = torch.arange(rows.shape[1]).float()[None, :, None].expand(len(rows), -1, 2)
+    spread = units.to_characters(states, rows, ids.shape[1])
+    assert spread[0, :, 1].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 4]
+    assert spread[1, :4, 0].tolist() == [0, 0, 0, 1]
+
+
+def test_long_words_are_spelled_and_places_left_over_cannot_be_written():
+    long = "x" * LONGEST
+    units = learned(words=5, texts=[f"a {long}"] * 9 + ["a dog"])
+    assert written(units, units.segment(characters(f"a {long}"))[0].tolist()) == ["a", " ", *long]
+    empty = (units.lengths == 0).nonzero()[:, 0].tolist()
+    assert empty == [PAD, BOS, *range(len(SYMBOLS) + 1, len(SYMBOLS) + 5)]
+
+
+def test_the_table_travels_with_the_weights():
+    units, other = learned(words=6), learned(words=6, texts=["x y zz"])
+    other.segment(characters("A dog"))  # its look-up exists already
+    other.load_state_dict(units.state_dict())
+    ids = characters(*TEXTS)
+    assert torch.equal(other.segment(ids), units.segment(ids))
+
+
+def test_a_forged_table_gives_characters_that_exist():
+    units = learned()
+    units.spelling.fill_(255)
+    assert int(units.spell(torch.tensor([[70]])).max()) < len(SYMBOLS)
+    units._numbers = None
+    units.segment(characters("A dog"))
