@@ -38,7 +38,7 @@ class Processes:
         dist.all_reduce(flat)
         flat /= self.count
         for p, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = mean.view_as(p).clone()
+            p.grad = mean.view_as(p)
 
     def start_alike(self, model: nn.Module, step: int, device: torch.device) -> None:
         """Gives every process the first one's weights. Raises UserError where they don't start at the same step."""

@@ -260,7 +260,7 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     trained = [p for p in model.parameters() if p.requires_grad]
-    return kind(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    return kind(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def _schedule(config: OptimConfig, step: int, steps: int) -> float:
