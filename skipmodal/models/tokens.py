@@ -23,6 +23,9 @@ from skipmodal.models.token_decoders import AttentionSpeechDecoder, AttentionTex
 from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
 from skipmodal.text import PAD
 
+# Of B's words in training: how a word is spelled is learned from many words, not from the rare ones alone.
+SPELLED = 0.25
+
 
 class TokenSkipModal(nn.Module):
     """Translates between image, text and speech through one memory, token by token."""
@@ -131,7 +134,7 @@ class TokenSkipModal(nn.Module):
             longest = int(lengths.max())
             ids = batch.ids[n_a:, :longest]
             text_b = Latent(_pad(u_text_b, text_mask[n_text:, :longest]), lengths, 1.0)
-            units = self.text_decoder.units.segment(ids)
+            units = self.text_decoder.units.segment(ids, SPELLED if self.training else 0.0)
             logits_b, states, _ = self.text_decoder(text_b, units)
             outputs.text_from_text = Written(logits_b, units) if text_from_text else None
             speech = Latent(_pad(u_speech, speech_mask), tokens, 4 * self.characters_per_frame)

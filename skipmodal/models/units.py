@@ -49,17 +49,20 @@ class Units(nn.Module):
         """(units,) characters of each; none for those that can't be written: padding, the start, empty places."""
         return (self.spelling != PAD).sum(1)
 
-    def segment(self, ids: Tensor) -> Tensor:
-        """Characters (B, L) -> units (B, S), both padded; the end is one where there is one."""
+    def segment(self, ids: Tensor, spelled: float = 0.0) -> Tensor:
+        """Characters (B, L) -> units (B, S), both padded; the end is one where there is one.
+
+        Of the words that are units a random part, `spelled`, is in characters all the same.
+        """
         rows = []
         for row in ids.tolist():
-            units = self._split(text.decode(row))
+            units = self._split(text.decode(row), spelled)
             rows.append(torch.tensor([*units, EOS] if EOS in row else units, dtype=torch.long))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD).to(ids.device)
 
     def count(self, sentence: str) -> int:
         """Units of a sentence, its end not counted."""
-        return len(self._split(sentence))
+        return len(self._split(sentence, spelled=0.0))
 
     def spell(self, units: Tensor) -> Tensor:
         """Units (B, S) -> characters (B, L)."""
@@ -84,11 +87,12 @@ class Units(nn.Module):
     def _characters(self) -> Tensor:
         return self.spelling.long().clamp(max=len(SYMBOLS) - 1)  # a checkpoint's table comes from outside
 
-    def _split(self, sentence: str) -> list[int]:
-        numbers = self._look_up()
+    def _split(self, sentence: str, spelled: float) -> list[int]:
+        numbers, parts = self._look_up(), _PARTS.findall(sentence)
+        whole = (torch.rand(len(parts)) >= spelled).tolist() if spelled else [True] * len(parts)
         units: list[int] = []
-        for part in _PARTS.findall(sentence):
-            units += [numbers[part]] if part in numbers else text.encode(part)[:-1]
+        for part, keep in zip(parts, whole, strict=True):
+            units += [numbers[part]] if keep and part in numbers else text.encode(part)[:-1]
         return units
 
     def _look_up(self) -> dict[str, int]:

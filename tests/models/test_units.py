@@ -43,6 +43,16 @@ def test_spelling_undoes_segmentation(words):
         assert torch.equal(rows, ids)
 
 
+def test_a_part_of_the_words_may_be_spelled_all_the_same():
+    torch.manual_seed(0)
+    units, ids = learned(words=50), characters(*TEXTS * 20)
+    rows = [units.segment(ids, spelled) for spelled in (0.0, 0.5, 1.0)]
+    for each in rows:
+        assert torch.equal(units.spell(each), ids)
+    words = [int((each >= len(SYMBOLS)).sum()) for each in rows]
+    assert 0.4 * words[0] < words[1] < 0.6 * words[0] and words[2] == 0
+
+
 def test_a_sentence_that_breaks_off_has_no_end():
     units = learned()
     rows = units.segment(torch.tensor([text.encode("A dog")[:-1]]))
