@@ -2,7 +2,7 @@
 # Generated data -> a small trained model -> a picture of an unseen combination spoken. A few minutes on a CPU.
 set -eu
 [ -d prepared/toy ] || skipmodal prep toy prepared/toy
-echo "training a small model on generated data (there is no bundled model yet)" >&2
+echo "training a small model on generated data" >&2
 skipmodal train toy --run runs/toy --resume auto
 photo=$(sed -n 2p prepared/toy/photos/truth.tsv)
 skipmodal img2speech "prepared/toy/photos/${photo%%	*}" -m runs/toy -o runs/toy/photo.wav
