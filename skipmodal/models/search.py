@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skipmodal.text import BOS, EOS, PAD
 
-LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / units ** this
+LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / characters ** this
 State = tuple[Tensor, ...]  # each (layers, rows, width)
 # From units (rows, 1) and the state to logits (rows, units) and the next state.
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -17,9 +17,9 @@ Step = Callable[[Tensor, State], tuple[Tensor, State]]
 class Sentences(NamedTuple):
     """What a search found."""
 
-    ids: Tensor  # (B, L), end-of-sentence included, then padding
+    ids: Tensor  # (B, L) units, or characters, end-of-sentence included, then padding
     capped: Tensor  # (B,) bool: hit the cap without an end
-    log_probability: Tensor  # (B,) of the whole sentence
+    log_probability: Tensor  # (B,) of the whole sentence, as these units
 
 
 def sample(step: Step, state: State, max_length: int) -> Tensor:
@@ -41,8 +41,11 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
     return torch.cat(drawn, 1)
 
 
-def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentences:
-    """The best of `beam` hypotheses an item.
+def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Tensor) -> Sentences:
+    """The best of `beam` hypotheses an item, of which each has been given as many units.
+
+    `sizes` (units,) are the characters of each: a word that is spelled is as long as the same word written whole, or
+    its many sure letters would be worth more than the one choice of a word.
 
     `step(ids (rows, 1), state)` gives logits (rows, units) and the next state; `state` comes with one row an
     item and is repeated: row b * beam + k is hypothesis k of item b.
@@ -51,7 +54,7 @@ def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentenc
     state = tuple(tensor.repeat_interleave(beam, 1) for tensor in state)
     scores = torch.full((batch, beam), -torch.inf, device=device)
     scores[:, 0] = 0  # all hypotheses start equal: only one may branch
-    lengths = torch.zeros(batch, beam, device=device)
+    lengths = torch.zeros(batch, beam, dtype=torch.long, device=device)
     done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     ids = torch.full((batch, beam, 1), BOS, device=device)
     first_rows = torch.arange(batch, device=device)[:, None] * beam
@@ -63,11 +66,11 @@ def beam_search(step: Step, state: State, max_length: int, beam: int) -> Sentenc
         log_p = log_p.masked_fill(done[:, :, None], -torch.inf)
         log_p[:, :, PAD] = log_p[:, :, PAD].masked_fill(done, 0)
         candidates = scores[:, :, None] + log_p
-        longer = (lengths + ~done)[:, :, None].clamp(min=1)
-        best = (candidates / longer**LENGTH_POWER).flatten(1).topk(beam).indices
+        longer = lengths[:, :, None] + sizes
+        best = (candidates / longer.clamp(min=1) ** LENGTH_POWER).flatten(1).topk(beam).indices
         parent, symbol = best // log_p.shape[2], best % log_p.shape[2]
         scores = candidates.flatten(1).gather(1, best)
-        lengths = (lengths + ~done).gather(1, parent)
+        lengths = longer.flatten(1).gather(1, best)
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
         # Once its best has ended an item is finished, whatever the others of the batch still do.

@@ -23,7 +23,7 @@ class Written(NamedTuple):
     """What D_txt gives under teacher forcing."""
 
     logits: Tensor  # (B, L, 66), or (B, S, units)
-    target: Tensor  # (B, L or more), padded: what it should have given
+    target: Tensor  # (B, L), padded: what it should have given
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Outputs:
     text_from_text: Written | None = None  # the last items, from u_txt
     images: Tensor | None = None  # (Na, 3, S, S) from u_txt
     speech: Speech | None = None  # from u_txt
-    # u of A's images and texts, then of B's texts and speech, one vector an item: (Na, d_k) twice, (Nb, d_k) twice.
+    # u of A's images and texts, where both are encoded, then of B's texts and speech: (Na or Nb, d_k) twice.
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
     # What `guided_attention` takes, of decoders that attend: D_txt over speech, D_spch over text.
     listening: tuple[Tensor, Tensor, Tensor, Tensor] | None = None

@@ -1,7 +1,7 @@
 """Decoders that attend: text over the tokens u, speech over what the text decoder knows at each character.
 
 Between a picture and its sound lies a sentence that the picture commits to: fed by the picture alone, a speech
-decoder averages over all that could be said. Nothing is discretised but the character that is fed back.
+decoder averages over all that could be said. Nothing is discretised but the characters and words that are fed back.
 """
 
 import math
@@ -90,8 +90,9 @@ class AttentionTextDecoder(nn.Module):
     def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
         """Free-running, in characters; see `beam_search`."""
         step = self._stepper(self._remember(latent).repeat(beam))
-        found = beam_search(step, self._start(latent), max_length, beam)
-        return found._replace(ids=self.units.spell(found.ids))
+        found = beam_search(step, self._start(latent), max_length, beam, self.units.lengths)
+        ids = self.units.spell(found.ids)  # one that is longer than the cap in characters hasn't reached it in units
+        return Sentences(ids[:, :max_length], found.capped | ((ids != PAD).sum(1) > max_length), found.log_probability)
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:

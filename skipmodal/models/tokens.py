@@ -23,7 +23,7 @@ from skipmodal.models.token_decoders import AttentionSpeechDecoder, AttentionTex
 from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
 from skipmodal.text import PAD
 
-# Of B's words in training: how a word is spelled is learned from many words, not from the rare ones alone.
+# Part of B's words in training: how words are spelled is learned from many of them, not from the rare ones alone.
 SPELLED = 0.25
 
 
@@ -95,12 +95,14 @@ class TokenSkipModal(nn.Module):
         """One training pass. All tokens go through T together, so its norm has one statistic for all.
 
         `text_from_text` asks for B's alone, which D_spch needs the states of in any case. Without `image_from_text`
-        the texts of A are not encoded: twice as many pictures in the same time.
+        the texts of A are not encoded, and have no contrastive pair: twice as many pictures in the same time.
         """
         n_a, n_b = len(batch.images), len(batch.mel)
-        skipped = 0 if image_from_text or not n_b else n_a
+        skipped = 0 if image_from_text else n_a
         n_text = n_a - skipped
-        e_text = self.text_encoder(batch.ids[skipped:], batch.lengths[skipped:])
+        e_text = torch.zeros(0, 0, self.config.embedding, device=batch.ids.device)
+        if n_text + n_b:
+            e_text = self.text_encoder(batch.ids[skipped:], batch.lengths[skipped:])
         text_mask = length_mask(batch.lengths[skipped:], e_text.shape[1])
         e = [e_text[:n_text][text_mask[:n_text]], e_text[n_text:][text_mask[n_text:]]]
         if n_a:

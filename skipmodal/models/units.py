@@ -27,10 +27,10 @@ class Units(nn.Module):
 
     def __init__(self, words: int) -> None:
         super().__init__()
-        spelling = torch.zeros(len(SYMBOLS) + words, LONGEST, dtype=torch.uint8)
-        spelling[: len(SYMBOLS), 0] = torch.arange(len(SYMBOLS)) * (torch.arange(len(SYMBOLS)) != BOS)
-        self.register_buffer("spelling", spelling)
+        self.register_buffer("spelling", torch.zeros(len(SYMBOLS) + words, LONGEST, dtype=torch.uint8))
         self._numbers: dict[str, int] | None = None
+        if not self.spelling.is_meta:  # about to be loaded; to write there would import torch's compiler
+            self._begin()
 
     def __len__(self) -> int:
         return len(self.spelling)
@@ -66,7 +66,7 @@ class Units(nn.Module):
 
     def spell(self, units: Tensor) -> Tensor:
         """Units (B, S) -> characters (B, L)."""
-        spelled = self._characters()[units].flatten(1)
+        spelled = self.spelling[units].flatten(1).long()
         valid = spelled != PAD
         lengths = valid.sum(1)
         ids = units.new_zeros(len(units), int(lengths.max()))
@@ -80,16 +80,13 @@ class Units(nn.Module):
     def to_characters(self, states: Tensor, units: Tensor, characters: int) -> Tensor:
         """States (B, S, W) at units (B, S) -> those of the unit that each character is of (B, characters, W)."""
         places = torch.arange(characters, device=units.device).expand(len(units), -1).contiguous()
-        ends = (self.starts(units) + self.lengths[units]).contiguous()
+        ends = self.lengths[units].cumsum(1)
         unit = torch.searchsorted(ends, places, right=True).clamp(max=units.shape[1] - 1)
         return states.gather(1, unit[:, :, None].expand(-1, -1, states.shape[2]))
 
-    def _characters(self) -> Tensor:
-        return self.spelling.long().clamp(max=len(SYMBOLS) - 1)  # a checkpoint's table comes from outside
-
     def _split(self, sentence: str, spelled: float) -> list[int]:
         numbers, parts = self._look_up(), _PARTS.findall(sentence)
-        whole = (torch.rand(len(parts)) >= spelled).tolist() if spelled else [True] * len(parts)
+        whole = (torch.rand(len(parts)) >= spelled).tolist() if spelled and numbers else [True] * len(parts)
         units: list[int] = []
         for part, keep in zip(parts, whole, strict=True):
             units += [numbers[part]] if keep and part in numbers else text.encode(part)[:-1]
@@ -97,10 +94,20 @@ class Units(nn.Module):
 
     def _look_up(self) -> dict[str, int]:
         if self._numbers is None:
-            words = [text.decode(row) for row in self._characters()[len(SYMBOLS) :].tolist()]
+            words = [text.decode(row) for row in self.spelling[len(SYMBOLS) :].tolist()]
             self._numbers = {word: i for i, word in reversed(list(enumerate(words, len(SYMBOLS)))) if word}
         return self._numbers
 
+    def _begin(self) -> None:
+        """Writes the characters' own rows."""
+        self.spelling[: len(SYMBOLS)] = 0
+        self.spelling[: len(SYMBOLS), 0] = torch.arange(len(SYMBOLS), dtype=torch.uint8)
+        self.spelling[BOS, 0] = PAD  # never written
+
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
+        # The table comes from outside: no word may hold an end, or a character that there isn't.
+        forged = (self.spelling >= len(SYMBOLS)) | (self.spelling == BOS) | (self.spelling == EOS)
+        self.spelling.masked_fill_(forged.any(1, keepdim=True), PAD)
+        self._begin()
         self._numbers = None

@@ -72,7 +72,9 @@ def _train(
         model.load_state_dict(_load_fitting(init, recipe, audio, image, device).model.state_dict())
     elif found is None and isinstance(model, TokenSkipModal):
         model.load_published()
-        model.learn_words(sentence for each in (a, b) for i in each.indices("train") for sentence in each.texts(i))
+        if recipe.model.words:
+            trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
+            model.learn_words(sentence for each in trained for i in each.indices("train") for sentence in each.texts(i))
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
@@ -211,7 +213,8 @@ def validate(
         losses = compute_losses(outputs, batch, linear)
         for name, value in losses.items():
             weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
-            weight = len(batch.ids) if name in ("adversary", "contrastive") else weight
+            weight = len(batch.ids) if name == "adversary" else weight
+            weight = sum(len(pair[0]) for pair in outputs.pairs) if name == "contrastive" else weight
             weight = len(outputs.text_from_text.target) if name == "text_from_text" else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight

@@ -54,7 +54,6 @@ def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
 def _text(written: Written, characters: Tensor) -> Tensor:
     """Cross-entropy a character (equation 6), also where words are written whole; characters (B,)."""
     logits, target = written
-    target = target[:, : logits.shape[1]]  # its padding may go on beyond that of the logits
     return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum") / characters.sum()
 
 

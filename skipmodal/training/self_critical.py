@@ -13,7 +13,7 @@ from skipmodal.evaluation.captions import CiderD, tokenise
 from skipmodal.models.token_decoders import AttentionTextDecoder, Latent
 
 DRAWS = 4  # captions a picture
-MARGIN = 10  # units by which a draw may outgrow the longest reference of the batch
+MARGIN = 20  # units by which a draw may outgrow the longest reference of the batch
 
 
 class SelfCritical:
@@ -45,7 +45,7 @@ class SelfCritical:
         logits = logits.float().masked_fill(decoder.units.lengths == 0, -torch.inf)
         valid = units != text.PAD
         drawn = logits.log_softmax(-1).gather(2, units.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
-        return -(advantage * drawn)[valid].mean(), rewards.mean()
+        return -(advantage * drawn)[valid].sum() / decoder.units.lengths[units].sum(), rewards.mean()
 
     def _rewards(self, ids: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
         """(B * DRAWS, L) -> (B, DRAWS)."""

@@ -9,6 +9,7 @@ from skipmodal.models.search import LENGTH_POWER, beam_search, sample
 from skipmodal.text import BOS, EOS, PAD
 
 LETTERS = (3, 4, 5)  # the only characters of these languages
+ONES = (torch.arange(66) != PAD).long()
 
 
 def language(seed: int, rows: int):
@@ -47,7 +48,7 @@ def best_by_hand(table, longest: int):
 @pytest.mark.parametrize("seed", range(8))
 def test_a_wide_beam_finds_the_best_sentence(seed):
     table, step, state = language(seed, 3)
-    found = beam_search(step, state, 4, beam=60)
+    found = beam_search(step, state, 4, 60, ONES)
     for row in range(3):
         ids, score = best_by_hand(table[row], 4)
         assert [i for i in found.ids[row].tolist() if i != PAD] == ids
@@ -57,7 +58,7 @@ def test_a_wide_beam_finds_the_best_sentence(seed):
 
 def test_a_beam_of_one_takes_the_best_character_each_time():
     table, step, state = language(7, 2)
-    found = beam_search(step, state, 9, beam=1)
+    found = beam_search(step, state, 9, 1, ONES)
     for row in range(2):
         last, expected = BOS, []
         while last != EOS and len(expected) < 9:
@@ -71,9 +72,9 @@ def test_a_beam_of_one_takes_the_best_character_each_time():
 def test_items_do_not_depend_on_their_batch(beam):
     for seed in range(30):
         _, step, state = language(seed, 5)
-        together = beam_search(step, state, 12, beam)
+        together = beam_search(step, state, 12, beam, ONES)
         for row in range(5):
-            alone = beam_search(step, (state[0][:, row : row + 1],), 12, beam)
+            alone = beam_search(step, (state[0][:, row : row + 1],), 12, beam, ONES)
             n = alone.ids.shape[1]
             assert together.ids[row, :n].tolist() == alone.ids[0].tolist(), (seed, row)
             assert (together.ids[row, n:] == PAD).all()
@@ -83,7 +84,7 @@ def test_items_do_not_depend_on_their_batch(beam):
 def test_at_the_cap_a_sentence_that_has_ended_is_preferred():
     for seed in range(30):
         _, step, state = language(seed, 5)
-        wide = beam_search(step, state, 3, beam=50)
+        wide = beam_search(step, state, 3, 50, ONES)
         assert not wide.capped.any()  # among so many some have ended
 
 
@@ -106,3 +107,27 @@ def test_a_step_without_numbers_is_sampled_from_all_the_same():
         return torch.full((2, 66), torch.nan), state
 
     assert sample(step, (torch.zeros(1, 2, 1),), 3).shape == (2, 3)
+
+
+def test_a_word_that_is_spelled_is_worth_no_more_than_the_same_word_whole():
+    word, spelled, rival = 10, (20, 21, 22, 23, 24, 25, 26, 27), 11  # of eight characters each
+    sizes = ONES.clone()
+    sizes[[word, rival]] = len(spelled)
+
+    def step(ids, state):
+        log_p = torch.full((len(ids), 66), -torch.inf)
+        for row, last in enumerate(ids[:, 0].tolist()):
+            if last in spelled[:-1]:
+                log_p[row, last + 1] = 0  # sure of every letter
+                continue
+            whole = 0.75 * 0.74  # three quarters whole, and a rival that is less likely than the word
+            log_p[row, [word, spelled[0], rival]] = torch.tensor([whole, 0.25 * 0.74, 0.25]).log()
+            if state[0][0, row, 0] > 5:
+                log_p[row] = -torch.inf
+                log_p[row, EOS] = 0
+        words = (ids[:, 0] == word) | (ids[:, 0] == rival) | (ids[:, 0] == spelled[-1])
+        return log_p, (state[0] + words[None, :, None],)
+
+    greedy, wide = (beam_search(step, (torch.zeros(1, 1, 1),), 80, beam, sizes) for beam in (1, 4))
+    assert wide.log_probability >= greedy.log_probability
+    assert wide.ids[0].tolist().count(word) == greedy.ids[0].tolist().count(word) > 5

@@ -141,6 +141,20 @@ def test_text_decoder_step_by_step_is_teacher_forcing_where_words_are_units():
         last = units[:, i : i + 1]
 
 
+def test_losses_of_texts_are_a_character_also_where_words_are_whole():
+    model, batch = tiny_model(words=5).eval(), tiny_batch(2, 2)
+    model.learn_words(["a dog", "a dog"])
+    ids = pad_sequence(
+        [torch.tensor(text.encode(each)) for each in ("a dog", "dog", "a dog dog", "a")], batch_first=True
+    )
+    batch = Batch(**{**batch.__dict__, "ids": ids, "lengths": (ids != 0).sum(1)})
+    written = model(batch).text_from_image
+    assert written.target.shape == (2, 4) and (written.target != 0).sum() == 3 + 4
+    spent = written.logits.log_softmax(-1).gather(2, written.target[:, :, None])[:, :, 0]
+    expected = -spent[written.target != 0].sum() / (6 + 4)
+    torch.testing.assert_close(losses_of(model, batch)["text_from_image"], expected)
+
+
 def test_without_a_loss_on_pictures_their_texts_are_not_encoded():
     model, batch = tiny_model().eval(), tiny_batch()
     whole, less = model(batch), model(batch, image_from_text=False)
@@ -151,7 +165,7 @@ def test_without_a_loss_on_pictures_their_texts_are_not_encoded():
     assert [whole.modality_counts[i] for i in (0, 2, 3)] == [less.modality_counts[i] for i in (0, 2, 3)]
     assert less.modality_counts[1] == 0
     only_pictures = model(tiny_batch(2, 0), image_from_text=False)
-    assert only_pictures.text_from_image is not None
+    assert only_pictures.text_from_image is not None and only_pictures.images is None and not only_pictures.pairs
 
 
 def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them():

@@ -1,5 +1,8 @@
 """Sentences in characters and words: round trips, where units lie, and what a damaged table does."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -87,9 +90,19 @@ def test_the_table_travels_with_the_weights():
     assert torch.equal(other.segment(ids), units.segment(ids))
 
 
-def test_a_forged_table_gives_characters_that_exist():
-    units = learned()
-    units.spelling.fill_(255)
-    assert int(units.spell(torch.tensor([[70]])).max()) < len(SYMBOLS)
-    units._numbers = None
-    units.segment(characters("A dog"))
+def test_a_forged_table_writes_characters_that_exist():
+    units, ids = learned(), characters("A dog", "runs")
+    forged = units.spelling.clone()
+    forged[: len(SYMBOLS)] = 0
+    forged[70], forged[71, :2] = 255, torch.tensor([5, EOS])
+    units.load_state_dict({"spelling": forged})
+    assert (units.lengths[[70, 71]] == 0).all()
+    assert torch.equal(units.spell(units.segment(ids)), ids)
+
+
+def test_loading_a_checkpoint_imports_no_compiler():
+    code = (
+        "import sys, torch\nfrom skipmodal.models.units import Units\n"
+        "with torch.device('meta'): Units(2000)\nassert 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -56,7 +56,7 @@ def test_training_lowers_the_losses_and_moves_every_parameter(recipe, tmp_path, 
     assert still == [], still
 
 
-@pytest.mark.parametrize("changes", [{}, {"model": {"tokens": True}, "data": {"linear_frames": 8}}])
+@pytest.mark.parametrize("changes", [{}, {"model": {"tokens": True, "words": 20}, "data": {"linear_frames": 8}}])
 def test_train_10_equals_train_5_and_resume_5(recipe, tmp_path, changes):
     def run(steps):
         return recipe(train={"max_steps": steps}, optim={"accumulate": 2, "warmup_steps": 3}, **changes)
@@ -218,6 +218,24 @@ def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
             assert torch.equal(before[name], after[name]), name
     with pytest.raises(UserError, match=r"another model\.n_k"):
         loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
+
+
+def test_a_new_run_has_the_words_of_the_weights_it_starts_from(recipe, tmp_path):
+    model = {"tokens": True, "words": 6}
+    chosen = recipe(model=model, train={"max_steps": 1}, data={"sampling": "text-speech"})
+    first = loop.train(chosen, tmp_path / "first")
+    table = weights(first)["text_decoder.units.spelling"]
+    assert (table[66:] != 0).any(1).all()
+    second = loop.train(
+        recipe(model=model, loss={"image": 0.0, "self_critical": 1.0}, train={"max_steps": 1}),
+        tmp_path / "second",
+        init=first,
+    )
+    assert torch.equal(weights(second)["text_decoder.units.spelling"], table)
+    trained = {
+        name.split(".")[0] for name, value in weights(second).items() if not torch.equal(value, weights(first)[name])
+    }
+    assert "image_encoder" in trained and "image_decoder" not in trained
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(recipe, tmp_path, monkeypatch):
