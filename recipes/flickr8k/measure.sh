@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every figure of one checkpoint, from one command: sh measure.sh CHECKPOINT PREPARED SPLIT OUT TRANSCRIBER [OPTION ...]
+# The figures of a checkpoint's translations: sh measure.sh CHECKPOINT PREPARED SPLIT OUT TRANSCRIBER [OPTION ...]
 #   PREPARED     the folder with flickr8k/ and slt/, as README.md makes them
 #   SPLIT        val while anything is still chosen by the figures; test once, at the end
 #   TRANSCRIBER  faster-whisper:base, or faster-whisper:FOLDER
@@ -15,14 +15,10 @@ measure() { # TASK DATASET [OPTION ...]
     shift 2
     skipmodal eval "$checkpoint" --task "$task" --data "$data" --split "$split" --out "$out/$task" "$@" >/dev/null
 }
-heard="--transcriber $transcriber --cache $out/heard.jsonl"
-# shellcheck disable=SC2086  # two options and their values
-{
 measure img2text flickr8k "$@"
-measure img2speech flickr8k $heard "$@"
+measure img2speech flickr8k --transcriber "$transcriber" --cache "$out/heard.jsonl" "$@"
 measure speech2text slt "$@"
-measure text2speech slt $heard "$@"
-}
+measure text2speech slt --transcriber "$transcriber" --cache "$out/heard.jsonl" "$@"
 for task in img2text img2speech speech2text text2speech; do
     printf '%s: ' $task
     python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(r["items"], "items,", ", ".join(f"{k} {v:.1f}" for k, v in r["figures"].items()))' "$out/$task/report.json"

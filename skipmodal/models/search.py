@@ -8,7 +8,7 @@ from torch import Tensor
 
 from skipmodal.text import BOS, EOS, PAD
 
-LENGTH_POWER = 0.7  # hypotheses are compared by log-probability / characters ** this
+LENGTH_POWER = 1.0  # hypotheses are compared by log-probability / length ** this
 State = tuple[Tensor, ...]  # each (layers, rows, width)
 # From units (rows, 1) and the state to logits (rows, units) and the next state.
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
@@ -44,8 +44,8 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
 def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Tensor) -> Sentences:
     """The best of `beam` hypotheses an item, of which each has been given as many units.
 
-    `sizes` (units,) are the characters of each: a word that is spelled is as long as the same word written whole, or
-    its many sure letters would be worth more than the one choice of a word.
+    `sizes` (units,) is the length of each: characters, or words, of which a spelled one is as long as the same word
+    whole, or its many sure letters would be worth more than the one choice of a word.
 
     `step(ids (rows, 1), state)` gives logits (rows, units) and the next state; `state` comes with one row an
     item and is repeated: row b * beam + k is hypothesis k of item b.
@@ -66,11 +66,11 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
         log_p = log_p.masked_fill(done[:, :, None], -torch.inf)
         log_p[:, :, PAD] = log_p[:, :, PAD].masked_fill(done, 0)
         candidates = scores[:, :, None] + log_p
-        longer = lengths[:, :, None] + sizes
-        best = (candidates / longer.clamp(min=1) ** LENGTH_POWER).flatten(1).topk(beam).indices
+        longer = (lengths + ~done)[:, :, None].clamp(min=1)  # one for all that go on from a hypothesis
+        best = (candidates / longer**LENGTH_POWER).flatten(1).topk(beam).indices
         parent, symbol = best // log_p.shape[2], best % log_p.shape[2]
         scores = candidates.flatten(1).gather(1, best)
-        lengths = longer.flatten(1).gather(1, best)
+        lengths = lengths.gather(1, parent) + sizes[symbol]
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
         # Once its best has ended an item is finished, whatever the others of the batch still do.

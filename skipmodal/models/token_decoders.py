@@ -90,7 +90,7 @@ class AttentionTextDecoder(nn.Module):
     def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
         """Free-running, in characters; see `beam_search`."""
         step = self._stepper(self._remember(latent).repeat(beam))
-        found = beam_search(step, self._start(latent), max_length, beam, self.units.lengths)
+        found = beam_search(step, self._start(latent), max_length, beam, self.units.begins)
         ids = self.units.spell(found.ids)  # one that is longer than the cap in characters hasn't reached it in units
         return Sentences(ids[:, :max_length], found.capped | ((ids != PAD).sum(1) > max_length), found.log_probability)
 

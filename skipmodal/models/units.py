@@ -49,6 +49,12 @@ class Units(nn.Module):
         """(units,) characters of each; none for those that can't be written: padding, the start, empty places."""
         return (self.spelling != PAD).sum(1)
 
+    @property
+    def begins(self) -> Tensor:
+        """(units,) 1 for what begins a word, for signs and for the end: a spelled word begins with its space."""
+        letters = torch.tensor([symbol.isalpha() or symbol == "'" for symbol in SYMBOLS], device=self.spelling.device)
+        return ((self.lengths > 0) & ~letters[self.spelling[:, 0].long()]).long()
+
     def segment(self, ids: Tensor, spelled: float = 0.0) -> Tensor:
         """Characters (B, L) -> units (B, S), both padded; the end is one where there is one.
 

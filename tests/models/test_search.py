@@ -110,9 +110,9 @@ def test_a_step_without_numbers_is_sampled_from_all_the_same():
 
 
 def test_a_word_that_is_spelled_is_worth_no_more_than_the_same_word_whole():
-    word, spelled, rival = 10, (20, 21, 22, 23, 24, 25, 26, 27), 11  # of eight characters each
+    word, spelled, rival = 10, (20, 21, 22, 23, 24, 25, 26, 27), 11
     sizes = ONES.clone()
-    sizes[[word, rival]] = len(spelled)
+    sizes[list(spelled[1:])] = 0  # it begins once
 
     def step(ids, state):
         log_p = torch.full((len(ids), 66), -torch.inf)

@@ -74,6 +74,13 @@ def test_units_lie_where_their_first_character_does_and_characters_have_the_stat
     assert spread[1, :4, 0].tolist() == [0, 0, 0, 1]
 
 
+def test_a_word_has_one_beginning_however_it_is_written():
+    units, ids = learned(words=50), characters("A dog's log.")
+    for spelled in (0.0, 1.0):
+        rows = units.segment(ids, spelled)
+        assert units.begins[rows].sum() == 4  # dog's, log, the full stop and the end
+
+
 def test_long_words_are_spelled_and_places_left_over_cannot_be_written():
     long = "x" * LONGEST
     units = learned(words=5, texts=[f"a {long}"] * 9 + ["a dog"])
