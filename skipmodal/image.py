@@ -25,6 +25,7 @@ _BROKEN = (  # what Pillow's decoders raise for damaged files
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, NotImplementedError, OverflowError,
     MemoryError, struct.error, zlib.error,
 )  # fmt: skip
+ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite2": 288}  # pixels a side of what each sees
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -35,13 +36,14 @@ class ImageConfig(BaseModel):
 
     size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; all is kept, squeezed")] = 128
     encoder: Annotated[
-        Literal["none", "efficientnet_lite0"], Field(description="frozen image encoder whose features are cached")
+        Literal["none", "efficientnet_lite0", "efficientnet_lite2"],
+        Field(description="frozen image encoder whose features are cached"),
     ] = "none"
 
     @property
     def input_size(self) -> int:
         """Pixels a side of what the image encoder sees; `size` is what the image decoder draws."""
-        return 224 if self.encoder == "efficientnet_lite0" else self.size
+        return ENCODER_SIDES.get(self.encoder, self.size)
 
     @field_validator("size")
     @classmethod

@@ -27,7 +27,7 @@ Speak = Annotated[
     typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:X.onnx."),
 ]
 Encoder = Annotated[
-    Literal["none", "efficientnet_lite0"],
+    Literal["none", "efficientnet_lite0", "efficientnet_lite2"],
     typer.Option("--encoder", help="Cache this frozen image encoder's features, as the recipe `base` wants."),
 ]
 Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, cpu, cuda, cuda:N or mps.")]

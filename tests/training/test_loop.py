@@ -166,10 +166,10 @@ def test_training_on_cached_features_up_to_an_evaluation(recipe, toy, tmp_path, 
 
     from skipmodal.data.prepare import prepare_image_text
     from skipmodal.image import ImageConfig
-    from skipmodal.models.efficientnet import EfficientNetLite0
+    from skipmodal.models.efficientnet import EfficientNetLite
     from tests.conftest import write_captioned_pictures
 
-    monkeypatch.setattr(EfficientNetLite0, "load_published", lambda self: self.eval())  # random ones will do
+    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self: self.eval())  # random ones will do
     config = ImageConfig(size=16, encoder="efficientnet_lite0")
     write_captioned_pictures(tmp_path, lambda source, out: None)
     manifest = tmp_path / "manifest.csv"
