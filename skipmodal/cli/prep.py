@@ -35,6 +35,15 @@ MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is long
 MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
 TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
 
+Power = Annotated[float, typer.Option(min=0.5, max=3, help="Magnitudes are raised to it before Griffin-Lim.")]
+MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
+TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
+
+Power = Annotated[
+    float,
+    typer.Option(min=0.5, max=3, help="Magnitudes are raised to it before Griffin-Lim; 1 is the most intelligible."),
+]
+
 
 @app.command("image-text")
 def image_text(
@@ -75,6 +84,7 @@ def text_speech(
     max_seconds: MaxSeconds = 15.0,
     max_chars: MaxChars = 300,
     trim_db: TrimDb = 40.0,
+    power: Power = 1.5,
     licence: Licence = "unknown",
     val: Val = 0.02,
     test: Test = 0.02,
@@ -88,12 +98,13 @@ def text_speech(
 
     A manifest has columns audio and text, optionally id and split. Killed, it resumes by the same command.
     """
+    from skipmodal.audio import AudioConfig
     from skipmodal.data.prepare import prepare_text_speech
 
     report = prepare_text_speech(
-        source, out, layout=layout, speak=speak, max_seconds=max_seconds, max_chars=max_chars,
-        trim_db=trim_db, licence=licence, val=val, test=test, limit=limit, jobs=jobs, device=device,
-        dry_run=dry_run, overwrite=overwrite,
+        source, out, layout=layout, speak=speak, audio=AudioConfig(power=power), max_seconds=max_seconds,
+        max_chars=max_chars, trim_db=trim_db, licence=licence, val=val, test=test, limit=limit, jobs=jobs,
+        device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
     _print(report, out, dry_run)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from skipmodal.cli import app
@@ -41,6 +42,15 @@ def test_summary(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert progress == f"wrote {out}\n"
     data = PreparedDataset(out)
     assert (data.meta.licence, data.image(0).shape) == ("CC0", (16, 16, 3))
+
+
+def test_power_travels_with_the_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(16000) / 5), 16000)
+    (tmp_path / "m.csv").write_text("audio,text\na.wav,Hello there.\n")
+    assert not run(monkeypatch, "text-speech", tmp_path / "m.csv", tmp_path / "d", "--power", 1.2)
+    audio = PreparedDataset(tmp_path / "d").meta.audio
+    assert audio is not None
+    assert audio.power == 1.2
 
 
 def test_dry_run_and_limit(source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
