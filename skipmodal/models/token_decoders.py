@@ -20,6 +20,8 @@ from skipmodal.models.units import Units
 from skipmodal.text import BOS, PAD, SYMBOLS
 
 AHEAD = 4
+# Part of the frames fed back in training that the decoder has predicted itself; in synthesis all are its own.
+OWN_FRAMES = 0.5
 
 
 class Latent(NamedTuple):
@@ -149,15 +151,20 @@ class AttentionSpeechDecoder(nn.Module):
         self.linear = nn.Linear(2 * channels, n_linear)
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
-        """Teacher forcing: target mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
+        """Teacher forcing: target mel (B, T, n_mels), lengths (B,); linear of `part` alone.
+
+        In training in two passes, the second fed with frames of the first too (Duckworth et al., Parallel Scheduled
+        Sampling, arXiv 1906.04331).
+        """
         frames = mel.shape[1]
         steps = -(-frames // self.r)
-        inputs = F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
-        positions = self.characters_per_step * torch.arange(steps, device=mel.device).expand(len(mel), -1)
-        queries, _ = self.attention_rnn(self.prenet(inputs))
-        context, weights = self.attention(queries, positions, self._read(transcript))
-        hidden, _ = self.decoder_rnn(torch.cat([queries, context], 2))
-        predicted, stop = self._frames(hidden)
+        inputs = self._fed_back(mel, steps)
+        memory = self._read(transcript)
+        if self.training:
+            with torch.no_grad():
+                own = self._fed_back(self._decode(inputs, memory)[0], steps)
+            inputs = torch.where(torch.rand(len(mel), steps, 1, device=mel.device) < OWN_FRAMES, own, inputs)
+        predicted, stop, weights = self._decode(inputs, memory)
         predicted = predicted[:, :frames]
         linear = self.linear(self.postnet(*cut_frames(predicted, lengths, part)))
         return Speech(
@@ -209,6 +216,18 @@ class AttentionSpeechDecoder(nn.Module):
         read = self.reader(torch.cat([states, self.embed(transcript.ids)], 2), transcript.lengths)
         positions = torch.arange(read.shape[1], device=read.device).expand(len(read), -1)
         return self.attention.remember(read, positions, length_mask(transcript.lengths, read.shape[1]))
+
+    def _fed_back(self, mel: Tensor, steps: int) -> Tensor:
+        """(B, T, n_mels) -> (B, steps, n_mels): a blank, then the last frame of each step but the last."""
+        return F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
+
+    def _decode(self, inputs: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames fed back (B, steps, n_mels) -> mel, stop logits and the weights of the attention."""
+        positions = self.characters_per_step * torch.arange(inputs.shape[1], device=inputs.device)
+        queries, _ = self.attention_rnn(self.prenet(inputs))
+        context, weights = self.attention(queries, positions.expand(len(inputs), -1), memory)
+        hidden, _ = self.decoder_rnn(torch.cat([queries, context], 2))
+        return *self._frames(hidden), weights
 
     def _frames(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.dropout(hidden)

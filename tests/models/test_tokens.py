@@ -9,7 +9,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import load_recipe, parse_recipe
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
-from skipmodal.models import build_model
+from skipmodal.models import build_model, token_decoders
 from skipmodal.models.token_decoders import Transcript
 from skipmodal.models.tokens import TokenSkipModal
 from skipmodal.training.losses import compute_losses
@@ -179,6 +179,19 @@ def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them():
     torch.testing.assert_close(forced.mel, free.mel, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(forced.linear, free.linear, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(forced.alignment, free.alignment, rtol=1e-4, atol=1e-5)
+
+
+def test_in_training_the_speech_decoder_is_also_fed_what_it_predicted(monkeypatch):
+    decoder = tiny_model(dropout=0.0, prenet_dropout=0.0).speech_decoder.eval()
+    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
+    mel, lengths = torch.rand(2, 13, AUDIO.n_mels), torch.tensor([13, 8])
+    forced = decoder(transcript, mel, lengths).mel
+    of_its_own = decoder(transcript, forced, lengths).mel
+    assert (forced - of_its_own).abs().max() > 1e-3
+    decoder.train()
+    for part, expected in ((0.0, forced), (1.0, of_its_own)):
+        monkeypatch.setattr(token_decoders, "OWN_FRAMES", part)
+        torch.testing.assert_close(decoder(transcript, mel, lengths).mel, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_free_running_attention_moves_along_the_text_and_never_jumps():
