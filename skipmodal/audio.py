@@ -51,6 +51,11 @@ class AudioConfig(BaseModel):
         """Bins of the linear spectrogram."""
         return self.n_fft // 2 + 1
 
+    def fits(self, other: "AudioConfig | None") -> bool:
+        """Whether spectrograms of both mean the same; what the vocoder alone uses may differ."""
+        vocoder = {"power": self.power, "griffin_lim_iters": self.griffin_lim_iters}
+        return other is not None and other.model_copy(update=vocoder) == self
+
     def frames(self, samples: int) -> int:
         """Frames of a waveform of that many samples (centred frames)."""
         return 1 + samples // self.hop_length

@@ -369,3 +369,9 @@ def test_trim_leaves_a_pause_and_never_runs_over():
         trimmed, cut = trim_silence(wav)
         assert np.array_equal(trimmed, wav)
         assert cut == 0
+
+
+def test_what_the_vocoder_alone_uses_makes_no_other_spectrogram():
+    assert AudioConfig().fits(AudioConfig(power=1.0, griffin_lim_iters=5))
+    assert not AudioConfig().fits(AudioConfig(hop_length=160))
+    assert not AudioConfig().fits(None)

@@ -34,14 +34,9 @@ Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, 
 MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is longer, once trimmed.")]
 MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
 TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
-
-Power = Annotated[float, typer.Option(min=0.5, max=3, help="Magnitudes are raised to it before Griffin-Lim.")]
-MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
-TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
-
 Power = Annotated[
     float,
-    typer.Option(min=0.5, max=3, help="Magnitudes are raised to it before Griffin-Lim; 1 is the most intelligible."),
+    typer.Option(min=0.5, max=3, help="The vocoder will raise magnitudes to it; 1 was heard best, the paper has 1.5."),
 ]
 
 

@@ -4,7 +4,7 @@
     items.jsonl    one line an item: id, split, texts, and where its media lie
     index.npy      int64 (N, 6): see INDEX; opening reads nothing else
     images.npy     uint8 (N, H, W, 3)                     kind image-text
-    features.npy   float16 (N, 49, 1280)                  the same, where a frozen image encoder is cached
+    features.npy   float16 (N, places, 1280)              the same, where a frozen image encoder is cached
     mel.npy        float16 (frames, n_mels)               kind text-speech
     wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
     dropped.jsonl  one line a row that was left out: where, reason, detail
@@ -132,7 +132,7 @@ class PreparedDataset:
         return self._arrays["images"].rows(self._index[i, ROW], 1)[0]
 
     def features(self, i: int) -> np.ndarray:
-        """float16 of shape (49, 1280): the grid of the frozen image encoder."""
+        """float16 of shape (places, 1280): the grid of the frozen image encoder."""
         return self._arrays["features"].rows(self._index[i, ROW], 1)[0]
 
     def mel(self, i: int) -> np.ndarray:

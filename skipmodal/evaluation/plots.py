@@ -98,7 +98,7 @@ def _said(
     ids = behind.ids if behind else latent.ids if isinstance(latent, Latent) else None
     sentence = sentence if ids is None else text.decode(ids[0].tolist())
     steps = int(speech.steps[0])
-    target = {"target mel": dataset.mel(i)} if dataset.meta.audio == audio else {}
+    target = {"target mel": dataset.mel(i)} if audio.fits(dataset.meta.audio) else {}
     attention = None if speech.alignment is None else speech.alignment[0, :steps, : len(sentence) + 1]
     figure = draw_sound(
         {**target, "mel of the output": speech.mel[0, : int(speech.lengths[0])].cpu().numpy()}, audio,

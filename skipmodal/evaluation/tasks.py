@@ -102,7 +102,7 @@ def _check_settings(translator: Translator, dataset: PreparedDataset, source: st
     image, audio = dataset.meta.image, dataset.meta.audio
     if source == "image" and image is not None and image != translator.image:
         raise UserError(f"{dataset.path}: pictures of {image}, and the model takes {translator.image}")
-    if source == "speech" and audio != translator.audio:
+    if source == "speech" and not translator.audio.fits(audio):
         raise UserError(f"{dataset.path}: recordings of {audio}, and the model takes {translator.audio}")
 
 

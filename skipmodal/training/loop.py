@@ -350,7 +350,7 @@ def _load_fitting(
 ) -> Checkpoint:
     """A checkpoint with the recipe's model and the data's settings; UserError where they, or `fixed` keys, differ."""
     saved = load_checkpoint(folder, device)
-    if (saved.audio, saved.image) != (audio, image):
+    if saved.image != image or not audio.fits(saved.audio):
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
     keys = [("model", key) for key in new["model"]] + list(fixed)

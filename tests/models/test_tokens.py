@@ -192,6 +192,9 @@ def test_in_training_the_speech_decoder_is_also_fed_what_it_predicted(monkeypatc
     for part, expected in ((0.0, forced), (1.0, of_its_own)):
         monkeypatch.setattr(token_decoders, "OWN_FRAMES", part)
         torch.testing.assert_close(decoder(transcript, mel, lengths).mel, expected, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        decoder(transcript, mel, lengths).mel.float().sum().backward()
+    assert all(p.grad is not None for layer in (decoder.prenet, decoder.output) for p in layer.parameters())
 
 
 def test_free_running_attention_moves_along_the_text_and_never_jumps():
