@@ -79,13 +79,8 @@ class TextDecoder(nn.Module):
             hidden, state = self.lstm(self._inputs(u, ids), state)
             return self.output(hidden[:, 0]), state
 
-        return beam_search(
-            step,
-            self.initial_state(u[::beam]),
-            max_length,
-            beam,
-            (torch.arange(len(SYMBOLS), device=u.device) != PAD).long(),
-        )
+        sizes = (torch.arange(len(SYMBOLS), device=u.device) != PAD).long()
+        return beam_search(step, self.initial_state(u[::beam]), max_length, beam, sizes)
 
 
 @dataclass

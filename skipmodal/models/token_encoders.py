@@ -47,14 +47,19 @@ class TextTokens(TextEncoder):
 
 
 class SpeechTokens(SpeechEncoder):
-    """The paper's speech encoder with a bidirectional GRU whose every state is a token: one for four frames."""
+    """The paper's speech encoder with two bidirectional GRUs, the second residual, and every state a token: one for
+    four frames, in which what lies around it has to be gathered for D_txt to write a word from.
+    """
 
     def __init__(self, config: ModelConfig, n_mels: int) -> None:
         super().__init__(config, n_mels)
         self.gru = BiGRU(self.gru.input_size, config.speech_gru)  # type: ignore[assignment]
+        self.dropout = nn.Dropout(config.dropout)
+        self.gather = BiGRU(2 * config.speech_gru, config.speech_gru)
         self.project = nn.Linear(2 * config.speech_gru, config.embedding)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
         x, lengths = self.convolve(mel, lengths)
-        return torch.tanh(self.project(self.gru(x, lengths))), lengths
+        states = self.gru(x, lengths)
+        return torch.tanh(self.project(states + self.gather(self.dropout(states), lengths))), lengths
