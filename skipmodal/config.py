@@ -68,7 +68,8 @@ class ModelConfig(_Section):
         default=0, description="frequent words that D_txt writes whole, beside the characters (tokens)"
     )
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
-    dropout: Dropout = Field(default=0.3, description="in the LSTMs of the text and speech decoders")
+    dropout: Dropout = Field(default=0.3, description="in the LSTMs of D_txt, and before what tokens come from")
+    speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
@@ -97,7 +98,8 @@ class LossConfig(_Section):
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
-    reading: Weight = Field(default=0.0, description="guide of D_spch's attention over text (tokens)")
+    duration: Weight = Field(default=1.0, description="how long D_spch thinks each character lasts (tokens)")
+    alignment: Weight = Field(default=1.0, description="what D_spch learns durations from (tokens)")
     contrastive: Weight = Field(default=0.0, description="pairs of a batch told apart by u; not the paper's")
     adversary: Weight = Field(default=0.1, description="alpha")
     adversary_ramp: Annotated[int, Field(ge=0)] = Field(
@@ -126,6 +128,7 @@ class TrainConfig(_Section):
 
     epochs: Positive = Field(default=100, description="passes over the larger dataset")
     max_steps: Positive | None = Field(default=None, description="stop earlier than `epochs` says")
+    only: tuple[str, ...] = Field(default=(), description="parts of the model to train, as speech_decoder; none: all")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
     log_every: Positive = 20

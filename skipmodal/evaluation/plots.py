@@ -99,11 +99,11 @@ def _said(
     sentence = sentence if ids is None else text.decode(ids[0].tolist())
     steps = int(speech.steps[0])
     target = {"target mel": dataset.mel(i)} if audio.fits(dataset.meta.audio) else {}
-    attention = None if speech.alignment is None else speech.alignment[0, :steps, : len(sentence) + 1]
+    attention = None if speech.alignment is None else speech.alignment[0, :steps, : len(sentence) + 1].cpu().numpy()
+    stop = None if speech.stop is None else speech.stop[0, :steps].sigmoid().cpu().numpy()
     figure = draw_sound(
         {**target, "mel of the output": speech.mel[0, : int(speech.lengths[0])].cpu().numpy()}, audio,
-        sentence=sentence, attention=None if attention is None else attention.cpu().numpy(),
-        stop=speech.stop[0, :steps].sigmoid().cpu().numpy(), frames_a_step=translator.model.speech_decoder.r,
+        sentence=sentence, attention=attention, stop=stop, frames_a_step=translator.model.speech_decoder.r,
         picture=dataset.image(i) if pictured else None,
     )  # fmt: skip
     return figure, sentence

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from skipmodal.text import normalise
 
-_SPELLINGS = {"grey": "gray", "colour": "color", "coloured": "colored", "okay": "ok", "tshirt": "t shirt"}
+_SPELLINGS = {
+    "grey": "gray",
+    "colour": "color",
+    "coloured": "colored",
+    "blonde": "blond",
+    "okay": "ok",
+    "tshirt": "t shirt",
+}
 _CONTRACTIONS = (
     ("won't", "will not"), ("can't", "can not"), ("cannot", "can not"), ("n't", " not"), ("'re", " are"),
     ("'ve", " have"), ("'ll", " will"), ("'m", " am"),
@@ -39,14 +46,29 @@ def normalise_transcript(text: str) -> str:
 def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRates | None:
     """Corpus rates after `normalise_transcript`; none where no reference has a word.
 
-    Items whose reference is empty are left out.
+    A compound counts as the same word apart and together: "cell phone", "cellphone". Items whose reference is empty are
+    left out.
     """
     import jiwer
 
     pairs = [(normalise_transcript(r), normalise_transcript(h)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [(_join(r, h), _join(h, r)) for r, h in pairs]
     pairs = [pair for pair in pairs if pair[0]]
     if not pairs:
         return None
     expected, heard = (list(side) for side in zip(*pairs, strict=True))
     empty = sum(not text for text in heard)
     return ErrorRates(jiwer.wer(expected, heard), jiwer.cer(expected, heard), len(pairs), empty)
+
+
+def _join(text: str, other: str) -> str:
+    """Two words that are one in the other text, which alone has it, become one."""
+    words = text.split()
+    compounds = set(other.split()) - set(words)
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] + word in compounds:
+            joined[-1] += word
+        else:
+            joined.append(word)
+    return " ".join(joined)

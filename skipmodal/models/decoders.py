@@ -7,6 +7,7 @@ teacher forcing runs each RNN over the whole sequence in one fused call.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,17 +84,27 @@ class TextDecoder(nn.Module):
         return beam_search(step, self.initial_state(u[::beam]), max_length, beam, sizes)
 
 
+class Timing(NamedTuple):
+    """Of teacher forcing: how long each character is thought to last, and what says how long it does."""
+
+    predicted: Tensor  # (B, L), logarithms of frames
+    durations: Tensor  # (B, L), frames
+    scores: Tensor  # (B, T, L), of `Aligner`
+    lengths: Tensor  # (B,) characters
+
+
 @dataclass
 class Speech:
-    """What the speech decoder gives: mel (B, T, n_mels), linear (B, T, n_linear), stop logits (B, steps)."""
+    """What the speech decoder gives: mel (B, T, n_mels), linear (B, T, n_linear)."""
 
     mel: Tensor
     linear: Tensor
-    stop: Tensor
     lengths: Tensor  # (B,) valid frames
     steps: Tensor  # (B,) valid decoder steps
     capped: Tensor  # (B,) bool: did not stop by itself
-    alignment: Tensor | None = None  # (B, steps, characters), of a decoder that attends
+    stop: Tensor | None = None  # (B, steps) logits, of a decoder that stops
+    alignment: Tensor | None = None  # (B, steps, characters), of one that knows how long each character lasts
+    timing: Timing | None = None
 
 
 Part = tuple[Tensor, Tensor, int]  # first frames (B,), valid frames (B,), the most of them
@@ -124,8 +135,9 @@ class SpeechDecoder(nn.Module):
         self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
         self.state = nn.Linear(config.d_k, 5 * self.width)  # GRU h, then h and c of both LSTM layers
         self.attention_rnn = nn.GRU(config.prenet[-1] + config.d_k, self.width, batch_first=True)
-        self.decoder_rnn = nn.LSTM(self.width + config.d_k, self.width, 2, batch_first=True, dropout=config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        width_in = self.width + config.d_k
+        self.decoder_rnn = nn.LSTM(width_in, self.width, 2, batch_first=True, dropout=config.speech_dropout)
+        self.dropout = nn.Dropout(config.speech_dropout)
         self.output = nn.Linear(self.width, self.r * n_mels)
         self.stop = nn.Linear(self.width, 1)
         channels = config.postnet_channels
@@ -156,7 +168,7 @@ class SpeechDecoder(nn.Module):
         predicted, stop, _, _ = self._steps(inputs, u, *self._initial_state(u))
         predicted = predicted[:, :frames]
         linear = self._postnet(*cut_frames(predicted, lengths, part))
-        return Speech(predicted, linear, stop, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool())
+        return Speech(predicted, linear, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool(), stop)
 
     @torch.no_grad()
     def generate(self, u: Tensor, max_frames: int) -> Speech:
@@ -177,7 +189,7 @@ class SpeechDecoder(nn.Module):
             if done.all():
                 break
         mel = torch.cat(mels, 1)
-        return Speech(mel, self._postnet(mel, lengths), torch.cat(stops, 1), lengths, lengths // self.r, ~done)
+        return Speech(mel, self._postnet(mel, lengths), lengths, lengths // self.r, ~done, torch.cat(stops, 1))
 
     def _postnet(self, mel: Tensor, lengths: Tensor) -> Tensor:
         return self.linear(self.postnet(mel, lengths))  # type: ignore[no-any-return]

@@ -40,9 +40,8 @@ class Outputs:
     speech: Speech | None = None  # from u_txt
     # u of A's images and texts, where both are encoded, then of B's texts and speech: (Na or Nb, d_k) twice.
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
-    # What `guided_attention` takes, of decoders that attend: D_txt over speech, D_spch over text.
+    # What `guided_attention` takes, of D_txt over speech where it attends.
     listening: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    reading: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
 
 class SkipModal(nn.Module):

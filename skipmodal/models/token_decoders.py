@@ -1,10 +1,9 @@
-"""Decoders that attend: text over the tokens u, speech over what the text decoder knows at each character.
+"""Decoders of tokens: text that attends over u, speech that follows what the text decoder knows at each character.
 
 Between a picture and its sound lies a sentence that the picture commits to: fed by the picture alone, a speech
 decoder averages over all that could be said. Nothing is discretised but the characters and words that are fed back.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -13,15 +12,14 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.attention import Attention, AttentionMemory
-from skipmodal.models.decoders import Part, Speech, cut_frames
-from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask, lstm_step
+from skipmodal.models.decoders import Part, Speech, Timing, cut_frames
+from skipmodal.models.durations import Aligner, align, spread
+from skipmodal.models.layers import CBHG, BiGRU, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
 from skipmodal.models.units import Units
 from skipmodal.text import BOS, PAD, SYMBOLS
 
-AHEAD = 4
-# How likely a frame fed back in training is one the decoder has predicted itself; in synthesis all are its own.
-OWN_FRAMES = 0.5
+MAX_LOG_DURATION = 5.0  # of one character, in frames: a pause of two seconds
 
 
 class Latent(NamedTuple):
@@ -125,110 +123,67 @@ class AttentionTextDecoder(nn.Module):
         return *self._initial_state(latent), latent.lengths.new_zeros(1, len(latent.u), 1)
 
 
-class AttentionSpeechDecoder(nn.Module):
-    """What the text decoder knows -> bidirectional GRU; prenet -> attention GRU -> attention over that -> 2 x LSTM
-    -> r frames of mel and a stop logit a step -> CBHG post-net -> linear magnitudes.
+class TimedSpeechDecoder(nn.Module):
+    """What the text decoder knows -> bidirectional GRU -> each character for as long as it lasts -> 2 x bidirectional
+    GRU -> r frames of mel a step -> CBHG post-net -> linear magnitudes.
+
+    Nothing it has said is fed back: durations are learned from alignments (see `durations`), and with them where each
+    frame lies is known before any is made.
     """
 
-    def __init__(self, config: ModelConfig, n_mels: int, n_linear: int, characters_per_frame: float) -> None:
+    def __init__(self, config: ModelConfig, n_mels: int, n_linear: int) -> None:
         super().__init__()
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
-        self.characters_per_step = characters_per_frame * self.r
-        # Characters by which the attention may move in one free-running step: some times the mean.
-        self.ahead, self.behind = math.ceil(AHEAD * max(1.0, self.characters_per_step)), 1
         self.state_dropout = config.dropout
         self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
         self.reader = BiGRU(config.text_decoder + config.text_channels, self.width // 2)
-        self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
-        self.attention_rnn = nn.GRU(config.prenet[-1], self.width, batch_first=True)
-        self.attention = Attention(self.width, self.width // 2 * 2, self.width, heads=1)
-        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, 2, batch_first=True, dropout=config.dropout)
-        self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(self.width, self.r * n_mels)
-        self.stop = nn.Linear(self.width, 1)
+        read = self.width // 2 * 2
+        self.aligner = Aligner(n_mels, config.text_channels)
+        self.duration = nn.Sequential(nn.Linear(read, self.width), nn.ReLU(), nn.Linear(self.width, 1))
+        self.place = nn.Linear(2, read)
+        self.rnns = nn.ModuleList(BiGRU(width, self.width) for width in (read, 2 * self.width))
+        self.dropout = nn.Dropout(config.speech_dropout)
+        self.output = nn.Linear(2 * self.width, self.r * n_mels)
         channels = config.postnet_channels
         self.postnet = CBHG(n_mels, config.postnet_banks, channels, projection=2 * channels)
         self.linear = nn.Linear(2 * channels, n_linear)
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
-        """Teacher forcing on mel (B, T, n_mels), lengths (B,); linear of `part` alone.
-
-        In training in two passes, the second also fed with frames of the first (Duckworth et al., Parallel Scheduled
-        Sampling, arXiv 1906.04331).
-        """
-        frames = mel.shape[1]
-        steps = -(-frames // self.r)
-        inputs = self._fed_back(mel, steps)
-        memory = self._read(transcript)
-        if self.training:
-            # Not by no_grad, under which some versions of torch cache weights for autocast that have no gradient.
-            own = self._fed_back(self._decode(inputs, memory)[0].detach(), steps)
-            inputs = torch.where(torch.rand(len(mel), steps, 1, device=mel.device) < OWN_FRAMES, own, inputs)
-        predicted, stop, weights = self._decode(inputs, memory)
-        predicted = predicted[:, :frames]
-        linear = self.linear(self.postnet(*cut_frames(predicted, lengths, part)))
-        return Speech(
-            predicted, linear, stop, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool(), weights[:, 0]
-        )
+        """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
+        read, predicted = self._read(transcript)
+        scores = self.aligner(transcript.ids, transcript.lengths, mel, lengths)
+        durations = align(scores, transcript.lengths, lengths)
+        said, alignment = self._say(read, durations, lengths, mel.shape[1])
+        linear = self.linear(self.postnet(*cut_frames(said, lengths, part)))
+        timing = Timing(predicted, durations, scores, transcript.lengths)
+        capped = torch.zeros_like(lengths).bool()
+        return Speech(said, linear, lengths, -(-lengths // self.r), capped, alignment=alignment, timing=timing)
 
     @torch.no_grad()
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
-        """Free-running until the stop output fires, or `max_frames`; attention moves along the text and never jumps."""
-        memory = self._read(transcript)
-        batch, device = len(transcript.states), transcript.states.device
-        frame = transcript.states.new_zeros(batch, 1, self.n_mels)
-        gru: Tensor | None = None
-        zeros = frame.new_zeros(self.decoder_rnn.num_layers, batch, self.width)
-        lstm = (zeros, zeros)
-        at = torch.zeros(batch, 1, dtype=torch.long, device=device)
-        characters = torch.arange(memory.mask.shape[1], device=device)
-        max_steps = max(max_frames // self.r, 1)
-        lengths = torch.full((batch,), max_steps * self.r, device=device)
-        done = torch.zeros(batch, dtype=torch.bool, device=device)
-        mels, stops, alignment = [], [], []
-        for step in range(max_steps):
-            query, gru = self.attention_rnn(self.prenet(frame), gru)
-            near = (characters >= at - self.behind) & (characters <= at + self.ahead)
-            where = torch.full((batch, 1), step * self.characters_per_step, device=device)
-            context, weights = self.attention(query, where, memory._replace(mask=memory.mask & near))
-            at = weights[:, 0, 0].argmax(1, keepdim=True)
-            hidden, lstm = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), lstm)
-            mel, stop = self._frames(hidden)
-            mels.append(mel)
-            stops.append(stop)
-            alignment.append(weights[:, 0])
-            frame = mel[:, -1:]
-            now = (stop[:, 0] > 0) & ~done
-            lengths[now] = (step + 1) * self.r
-            done |= now
-            if done.all():
-                break
-        mel = torch.cat(mels, 1)
+        """With durations of its own, at most `max_frames` in sum."""
+        read, predicted = self._read(transcript)
+        durations = predicted.exp() * length_mask(transcript.lengths, predicted.shape[1])
+        wanted = durations.sum(1).round().long().clamp(min=1)
+        lengths = wanted.clamp(max=max_frames)
+        mel, alignment = self._say(read, durations, lengths, int(lengths.max()))
         linear = self.linear(self.postnet(mel, lengths))
-        return Speech(mel, linear, torch.cat(stops, 1), lengths, lengths // self.r, ~done, torch.cat(alignment, 1))
+        return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
 
-    def _read(self, transcript: Transcript) -> AttentionMemory:
+    def _read(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
+        """What is to be said at each character (B, L, width), and the logarithm of its duration (B, L)."""
         states = transcript.states
         if self.training:
             # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
             keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
             states = states * keep
         read = self.reader(torch.cat([states, self.embed(transcript.ids)], 2), transcript.lengths)
-        positions = torch.arange(read.shape[1], device=read.device).expand(len(read), -1)
-        return self.attention.remember(read, positions, length_mask(transcript.lengths, read.shape[1]))
+        return read, self.duration(read)[..., 0].clamp(max=MAX_LOG_DURATION)
 
-    def _fed_back(self, mel: Tensor, steps: int) -> Tensor:
-        """(B, T, n_mels) -> (B, steps, n_mels): a blank, then the last frame of each step but the last."""
-        return F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
-
-    def _decode(self, inputs: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames fed back (B, steps, n_mels) -> mel, stop logits and the weights of the attention."""
-        positions = self.characters_per_step * torch.arange(inputs.shape[1], device=inputs.device)
-        queries, _ = self.attention_rnn(self.prenet(inputs))
-        context, weights = self.attention(queries, positions.expand(len(inputs), -1), memory)
-        hidden, _ = self.decoder_rnn(torch.cat([queries, context], 2))
-        return *self._frames(hidden), weights
-
-    def _frames(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.dropout(hidden)
-        return self.output(hidden).view(len(hidden), -1, self.n_mels), self.stop(hidden)[..., 0]
+    def _say(self, read: Tensor, durations: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Durations (B, L) in frames, lengths (B,) -> mel (B, frames, n_mels), alignment (B, steps, L)."""
+        weights, place = spread(durations, self.r, -(-frames // self.r))
+        x = weights.to(read.dtype) @ read + self.place(place)
+        for rnn in self.rnns:
+            x = rnn(self.dropout(x), -(-lengths // self.r))
+        return self.output(self.dropout(x)).view(len(x), -1, self.n_mels)[:, :frames], weights

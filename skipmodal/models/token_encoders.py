@@ -9,6 +9,8 @@ from skipmodal.models import efficientnet
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
 from skipmodal.models.layers import BiGRU
 
+MASKS, MASKED_FRAMES, MASKED_BANDS = 2, 12, 12  # of speech in training, an axis: how many, and how wide at most
+
 
 class ImageTokens(nn.Module):
     """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max-pool, each with
@@ -60,6 +62,23 @@ class SpeechTokens(SpeechEncoder):
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
-        x, lengths = self.convolve(mel, lengths)
+        x, lengths = self.convolve(spec_augment(mel, lengths) if self.training else mel, lengths)
         states = self.gru(x, lengths)
         return torch.tanh(self.project(states + self.gather(self.dropout(states), lengths))), lengths
+
+
+def spec_augment(mel: Tensor, lengths: Tensor) -> Tensor:
+    """mel (B, frames, n_mels), lengths (B,) -> the same, its mean in some bands and for some moments of each recording.
+
+    The masks of Park et al. (SpecAugment, Interspeech 2019), no wider in time than a short word.
+    """
+    mean = mel.sum((1, 2), keepdim=True) / (lengths * mel.shape[2])[:, None, None]
+    bands = torch.full_like(lengths, mel.shape[2])
+    for dim, sizes, widest in ((1, lengths, MASKED_FRAMES), (2, bands, MASKED_BANDS)) * MASKS:
+        width, place = torch.rand(2, len(mel), 1, device=mel.device)
+        width = widest * width
+        start = place * (sizes[:, None] - width)
+        index = torch.arange(mel.shape[dim], device=mel.device)
+        hidden = (index >= start) & (index < start + width)
+        mel = torch.where(hidden.unsqueeze(3 - dim), mean, mel)
+    return mel

@@ -19,7 +19,7 @@ from skipmodal.models.efficientnet import EfficientNetLite
 from skipmodal.models.layers import length_mask, reverse_gradient
 from skipmodal.models.search import Sentences
 from skipmodal.models.skipmodal import Outputs, Written
-from skipmodal.models.token_decoders import AttentionSpeechDecoder, AttentionTextDecoder, Latent, Transcript
+from skipmodal.models.token_decoders import AttentionTextDecoder, Latent, TimedSpeechDecoder, Transcript
 from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
 from skipmodal.text import PAD
 
@@ -43,7 +43,7 @@ class TokenSkipModal(nn.Module):
         self.memory = build_memory(config)
         self.image_decoder = ImageDecoder(config, image.size)
         self.text_decoder = AttentionTextDecoder(config)
-        self.speech_decoder = AttentionSpeechDecoder(config, audio.n_mels, audio.n_linear, self.characters_per_frame)
+        self.speech_decoder = TimedSpeechDecoder(config, audio.n_mels, audio.n_linear)
 
     def learn_words(self, texts: Iterable[str]) -> None:
         """Chooses the words that D_txt writes whole: the most frequent of these texts."""
@@ -148,10 +148,6 @@ class TokenSkipModal(nn.Module):
             outputs.speech = self.speech_decoder(
                 self._transcript(states, units, ids), batch.mel, batch.mel_lengths, batch.linear_part
             )
-            assert outputs.speech.alignment is not None
-            steps = outputs.speech.steps
-            along = torch.arange(outputs.speech.alignment.shape[1], device=steps.device) / steps[:, None]
-            outputs.reading = outputs.speech.alignment, along, steps, lengths
         return outputs
 
     def _transcript(self, states: Tensor, units: Tensor, ids: Tensor) -> Transcript:

@@ -29,7 +29,7 @@ from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
 from skipmodal.training.self_critical import SelfCritical
 
-SPEECH_LOSSES = ("mel", "linear", "stop", "text_from_speech", "listening", "reading")
+SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "listening")
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
@@ -75,6 +75,7 @@ def _train(
         if recipe.model.words:
             trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
             model.learn_words(sentence for each in trained for i in each.indices("train") for sentence in each.texts(i))
+    _set_training(model, recipe.train.only)
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
@@ -218,10 +219,10 @@ def validate(
             weight = len(outputs.text_from_text.target) if name == "text_from_text" else weight
             sums[name] = sums.get(name, 0.0) + value.item() * weight
             counts[name] = counts.get(name, 0) + weight
-    model.train()
+    _set_training(model, recipe.train.only)
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    aids = ("adversary", "contrastive", "listening", "reading")
+    aids = ("adversary", "contrastive", "listening", "alignment")
     chosen = {name: value for name, value in means.items() if name not in aids}
     return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 
@@ -245,7 +246,7 @@ def _sample(
     items = recipe.train.sample_items
     batch = next(validation_batches(a, b, items, 2 * items)).to(device)
     monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)
-    model.train()
+    _set_training(model, recipe.train.only)
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
@@ -258,6 +259,20 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
             if len(dataset.indices(split)) < 2:
                 raise UserError(f"{dataset.path}: has fewer than 2 items in its {split} split; prepare more data")
     return a, b
+
+
+def _set_training(model: Model, only: Sequence[str]) -> None:
+    """Training mode; of parts alone where some are named, the others then stay as they are, norms included.
+
+    Raises UserError for a part that the model hasn't.
+    """
+    parts = dict(model.named_children())
+    unknown = [name for name in only if name not in parts]
+    if unknown:
+        raise UserError(f"train.only: no part of the model is {unknown[0]!r}; it has {', '.join(parts)}")
+    model.train()
+    for name in set(parts) - set(only) if only else ():
+        parts[name].requires_grad_(False).eval()
 
 
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -348,12 +363,16 @@ def _load_fitting(
     device: torch.device,
     fixed: Sequence[tuple[str, str]] = (),
 ) -> Checkpoint:
-    """A checkpoint with the recipe's model and the data's settings; UserError where they, or `fixed` keys, differ."""
+    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
+
+    Raises UserError where they, or the `fixed` keys, differ.
+    """
     saved = load_checkpoint(folder, device)
     if saved.image != image or not audio.fits(saved.audio):
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    keys = [("model", key) for key in new["model"]] + list(fixed)
+    shapes = [key for key in new["model"] if not key.endswith("dropout")]
+    keys = [("model", key) for key in shapes] + list(fixed)
     changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
     if changed:
         raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")

@@ -7,6 +7,8 @@ from torch import Tensor
 from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
 from skipmodal.models.attention import guided_attention
+from skipmodal.models.decoders import Timing
+from skipmodal.models.durations import forward_sum
 from skipmodal.models.layers import length_mask
 from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.text import PAD
@@ -31,13 +33,15 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
         losses["mel"] = (outputs.speech.mel - batch.mel).abs()[mask].mean()
         lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
         losses["linear"] = (outputs.speech.linear - linear).abs()[length_mask(lengths, linear.shape[1])].mean()
-        losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
+        if outputs.speech.stop is not None:
+            losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
+        if outputs.speech.timing is not None:
+            losses["duration"], losses["alignment"] = _timing(outputs.speech.timing, batch.mel_lengths)
         losses["text_from_speech"] = _text(outputs.text_from_speech, batch.lengths[n_a:])
     if outputs.text_from_text is not None:
         losses["text_from_text"] = _text(outputs.text_from_text, batch.lengths[-len(outputs.text_from_text.target) :])
-    for name, attention in (("listening", outputs.listening), ("reading", outputs.reading)):
-        if attention is not None:
-            losses[name] = guided_attention(*attention)
+    if outputs.listening is not None:
+        losses["listening"] = guided_attention(*outputs.listening)
     pairs = [pair for pair in outputs.pairs if len(pair[0]) > 1]
     if pairs:
         losses["contrastive"] = torch.stack([_contrastive(*pair) for pair in pairs]).sum()
@@ -63,6 +67,13 @@ def _stop(logits: Tensor, steps: Tensor) -> Tensor:
     mask = length_mask(steps, logits.shape[1])
     # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
     return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
+
+
+def _timing(timing: Timing, mel_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """How far off durations are, as a mean ratio's logarithm; and what the aligner learns from."""
+    mask = (timing.durations > 0) & length_mask(timing.lengths, timing.durations.shape[1])
+    off = timing.predicted[mask] - timing.durations[mask].log()
+    return off.abs().mean(), forward_sum(timing.scores, timing.lengths, mel_lengths)
 
 
 def _contrastive(a: Tensor, b: Tensor) -> Tensor:

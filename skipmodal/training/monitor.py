@@ -106,12 +106,13 @@ class Monitor:
         read = spoken[1]  # its first items are A's texts
         length, steps, characters = int(read.lengths[n_a]), int(read.steps[n_a]), int(batch.lengths[n_a])
         heard = int(batch.mel_lengths[0])
-        attention = None if read.alignment is None else read.alignment[n_a, :steps, :characters]
+        attention = None if read.alignment is None else _array(read.alignment[n_a, :steps, :characters])
+        stop = None if read.stop is None else _array(read.stop[n_a, :steps].sigmoid())
         figure = draw_sound(
             {"target mel": _array(batch.mel[0, :heard]), "mel, free-running": _array(read.mel[n_a, :length]),
              "target linear": _array(linear[0, :heard])},
-            audio, sentence=references[n_a], attention=None if attention is None else _array(attention),
-            stop=_array(read.stop[n_a, :steps].sigmoid()), frames_a_step=model.speech_decoder.r,
+            audio, sentence=references[n_a], attention=attention, stop=stop,
+            frames_a_step=model.speech_decoder.r,
         )  # fmt: skip
         self._writer.add_figure("samples/text2speech", figure, step)
         if isinstance(model, SkipModal) and isinstance(model.memory, Memory):

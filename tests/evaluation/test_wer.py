@@ -27,3 +27,18 @@ def test_rates_are_of_the_corpus():
     same = error_rates(["a b"], ["a b"])
     assert same is not None and same.cer == 0
     assert error_rates(["?"], ["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "wrong"),
+    [
+        ("on his cellphone", "on his cell phone", 0 / 3),
+        ("a hard wood counter by a guard rail", "a hardwood counter by a guardrail", 0 / 6),
+        ("a way out", "away out away", 1 / 2),  # the extra word stays wrong
+        ("a cell phone and a cellphone", "a cell phone and a cell phone", 2 / 6),  # written both ways: as it stands
+        ("a man in an apron smiling", "a man in an aprons miling", 2 / 6),  # shifted boundaries are two errors
+    ],
+)
+def test_compounds_are_one_word_apart_and_together(reference, hypothesis, wrong):
+    rates = error_rates([reference], [hypothesis])
+    assert rates is not None and rates.wer == pytest.approx(wrong)

@@ -10,7 +10,9 @@ from skipmodal.config import load_recipe, parse_recipe
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models import build_model, token_decoders
+from skipmodal.models.layers import length_mask
 from skipmodal.models.token_decoders import Transcript
+from skipmodal.models.token_encoders import spec_augment
 from skipmodal.models.tokens import TokenSkipModal
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY_MODEL
@@ -38,13 +40,13 @@ def test_losses_reach_the_blocks_of_their_path():
     path = {"text_encoder", "text_decoder", "speech_decoder", *middle}
     losses = losses_of(model, batch)
     assert reached(model, losses["image"]) == {"text_encoder", "image_decoder", *middle}
-    for name in ("mel", "linear", "stop"):
+    for name in ("mel", "linear", "duration"):
         assert reached(model, losses[name]) == path, name
+    assert reached(model, losses["alignment"]) == {"speech_decoder"}
     assert reached(model, losses["text_from_image"]) == {"image_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_speech"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_text"]) == {"text_encoder", "text_decoder", *middle}
     assert reached(model, losses["listening"]) == {"speech_encoder", "text_decoder", *middle}
-    assert reached(model, losses["reading"]) == path
     assert reached(model, losses["contrastive"]) == {"image_encoder", "text_encoder", "speech_encoder", *middle}
     assert reached(model, losses["adversary"]) == {"image_encoder", "speech_encoder", "transformer", "classifier"}
 
@@ -75,7 +77,7 @@ def test_a_part_for_the_post_net_is_that_part_of_the_whole_without_context():
 def test_either_half_may_be_empty():
     model = tiny_model()
     assert set(losses_of(model, tiny_batch(2, 0))) == {"image", "text_from_image", "contrastive", "adversary"}
-    speech = {"mel", "linear", "stop", "text_from_speech", "text_from_text", "listening", "reading"}
+    speech = {"mel", "linear", "duration", "alignment", "text_from_speech", "text_from_text", "listening"}
     speech |= {"contrastive", "adversary"}
     assert set(losses_of(model, tiny_batch(0, 3))) == speech
 
@@ -168,43 +170,39 @@ def test_without_a_loss_on_pictures_their_texts_are_not_encoded():
     assert only_pictures.text_from_image is not None and only_pictures.images is None and not only_pictures.pairs
 
 
-def test_speech_decoder_fed_its_own_frames_is_teacher_forcing_on_them():
-    model = tiny_model().eval()
-    decoder = model.speech_decoder
-    decoder.ahead = decoder.behind = 99  # the window is for free running alone
-    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
-    decoder.stop.bias.data.fill_(-9)
-    free = decoder.generate(transcript, 30)
-    forced = decoder(transcript, free.mel, free.lengths)
-    torch.testing.assert_close(forced.mel, free.mel, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(forced.linear, free.linear, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(forced.alignment, free.alignment, rtol=1e-4, atol=1e-5)
-
-
-def test_in_training_the_speech_decoder_is_also_fed_what_it_predicted(monkeypatch):
-    decoder = tiny_model(dropout=0.0, prenet_dropout=0.0).speech_decoder.eval()
-    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
-    mel, lengths = 10 * torch.rand(2, 13, AUDIO.n_mels), torch.tensor([13, 8])
-    forced = decoder(transcript, mel, lengths).mel
-    of_its_own = decoder(transcript, forced, lengths).mel
-    assert (forced - of_its_own).abs().max() > 1e-3
-    decoder.train()
-    for part, expected in ((0.0, forced), (1.0, of_its_own)):
-        monkeypatch.setattr(token_decoders, "OWN_FRAMES", part)
-        torch.testing.assert_close(decoder(transcript, mel, lengths).mel, expected, rtol=1e-4, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        decoder(transcript, mel, lengths).mel.float().sum().backward()
-    assert all(p.grad is not None for layer in (decoder.prenet, decoder.output) for p in layer.parameters())
-
-
-def test_free_running_attention_moves_along_the_text_and_never_jumps():
+def test_speech_decoder_with_its_own_durations_says_what_it_says_with_given_ones(monkeypatch):
     decoder = tiny_model().eval().speech_decoder
-    transcript = Transcript(5 * torch.randn(3, 40, 8), torch.randint(3, 66, (3, 40)), torch.tensor([40, 30, 40]))
-    decoder.stop.bias.data.fill_(-9)
-    at = decoder.generate(transcript, 120).alignment.argmax(2)
-    moves = at.diff(dim=1)
-    assert moves.min() >= -1
-    assert moves.max() <= decoder.ahead
+    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
+    whole = torch.randint(1, 5, (2, 9)) * length_mask(transcript.lengths, 9)
+    monkeypatch.setattr(token_decoders, "align", lambda *_: whole)
+    read, _ = decoder._read(transcript)
+    monkeypatch.setattr(decoder, "_read", lambda _: (read, whole.float().log()))
+    free = decoder.generate(transcript, 99)
+    assert free.lengths.tolist() == whole.sum(1).tolist() and not free.capped.any()
+    given = decoder(transcript, torch.rand(2, int(free.lengths.max()), AUDIO.n_mels), free.lengths)
+    for name in ("mel", "linear", "alignment"):
+        torch.testing.assert_close(getattr(given, name), getattr(free, name))
+    short = decoder.generate(transcript, 7)
+    assert short.lengths.tolist() == [7, 7] and short.capped.all() and short.mel.shape[1] == 7
+
+
+def test_in_training_parts_of_what_is_heard_are_masked():
+    torch.manual_seed(0)
+    mel, lengths = torch.rand(400, 90, 80) + 0.1, torch.full((400,), 90)
+    lengths[::2] = 40
+    changed = spec_augment(mel, lengths) != mel
+    frames, bands = changed.all(2), changed[:, :40].all(1)  # hidden whole: nothing else is
+    assert torch.equal(changed[:, :40], (frames[:, :40, None] | bands[:, None, :]))
+    for hidden in (frames, bands):
+        assert 10 < hidden.sum(1).float().mean() < 13  # two of 6 on average, which may overlap
+        assert hidden.sum(1).max() <= 2 * 13
+        assert hidden.diff(dim=1).sum(1).max() <= 4  # two runs
+    assert not frames[::2, 40:].any()  # masks lie in the recording, not its padding
+    encoder = tiny_model(dropout=0.0).speech_encoder
+    mel, lengths = mel[:4, :, : AUDIO.n_mels], lengths[:4]
+    assert not torch.equal(encoder(mel, lengths)[0], encoder(mel, lengths)[0])
+    encoder.eval()
+    assert torch.equal(encoder(mel, lengths)[0], encoder(mel, lengths)[0])
 
 
 def test_text_decoder_is_causal():

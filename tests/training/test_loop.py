@@ -220,6 +220,18 @@ def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
         loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
 
 
+def test_only_the_named_parts_are_trained(recipe, tmp_path):
+    model = {"tokens": True, "words": 6, "dropout": 0.3}
+    first = loop.train(recipe(model=model, train={"max_steps": 1}), tmp_path / "first")
+    only = {"only": ["speech_encoder", "speech_decoder"], "max_steps": 3, "eval_every": 1}
+    chosen = recipe(model={**model, "dropout": 0.1}, data={"sampling": "text-speech"}, train=only)
+    before, after = weights(first), weights(loop.train(chosen, tmp_path / "second", init=first))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(only["only"])  # no norm of another part either
+    with pytest.raises(UserError, match=r"train\.only: no part of the model is 'ears'; it has .*speech_encoder"):
+        loop.train(recipe(train={"only": ["ears"]}), tmp_path / "third")
+
+
 def test_a_new_run_has_the_words_of_the_weights_it_starts_from(recipe, tmp_path):
     model = {"tokens": True, "words": 6}
     chosen = recipe(model=model, train={"max_steps": 1}, data={"sampling": "text-speech"})

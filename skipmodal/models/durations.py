@@ -1,0 +1,85 @@
+"""Which character of a sentence each moment of a recording belongs to: learned in training, predicted in synthesis."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipmodal.models.layers import length_mask
+from skipmodal.text import PAD, SYMBOLS
+
+PRIOR_WIDTH = 0.1  # how far from the diagonal a frame is looked for at first, as a part of the sentence
+BLANK = -1.0  # log of the weight of no character beside theirs, in the forward sum
+MASKED = -1e4  # finite: CTC's gradient has none for infinity
+
+
+class Aligner(nn.Module):
+    """How well each frame goes with each character, from the sound and the spelling around them (Badlani et al., One
+    TTS Alignment To Rule Them All, ICASSP 2022). For training alone.
+    """
+
+    def __init__(self, n_mels: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(len(SYMBOLS), width, padding_idx=PAD)
+        self.text = nn.Sequential(nn.Conv1d(width, width, 5, padding=2), nn.ReLU(), nn.Conv1d(width, width, 1))
+        self.sound = nn.Sequential(nn.Conv1d(n_mels, width, 5, padding=2), nn.ReLU(), nn.Conv1d(width, width, 1))
+
+    def forward(self, ids: Tensor, lengths: Tensor, mel: Tensor, mel_lengths: Tensor) -> Tensor:
+        """ids (B, L), mel (B, T, n_mels), their lengths (B,) -> scores (B, T, L), MASKED in the padding of the text."""
+        keys = self.text(self.embed(ids).transpose(1, 2))
+        mel = mel * length_mask(mel_lengths, mel.shape[1])[:, :, None]
+        queries = self.sound(mel.transpose(1, 2)).transpose(1, 2)
+        t, n = torch.arange(mel.shape[1], device=mel.device), torch.arange(ids.shape[1], device=mel.device)
+        off = (t / mel_lengths[:, None])[:, :, None] - (n / lengths[:, None])[:, None, :]
+        scores = queries @ keys * keys.shape[1] ** -0.5 - off**2 / (2 * PRIOR_WIDTH**2)
+        return scores.masked_fill(~length_mask(lengths, ids.shape[1])[:, None], MASKED)
+
+
+def forward_sum(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
+    """Minus the log likelihood a frame of all ways through a sentence in order: CTC with the characters as classes.
+
+    scores (B, T, L) as `Aligner` gives them -> scalar.
+    """
+    # CTC wants at least as many frames as characters; recordings shorter than that teach nothing.
+    log_p = F.pad(scores.float().log_softmax(2), (1, 0), value=BLANK).log_softmax(2).transpose(0, 1)
+    targets = torch.arange(1, scores.shape[2] + 1, device=scores.device).expand(len(scores), -1)
+    sums = F.ctc_loss(log_p, targets, mel_lengths, lengths, reduction="none", zero_infinity=True)
+    return sums.sum() / mel_lengths.sum()
+
+
+@torch.no_grad()
+def align(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
+    """The likeliest way: frames of each character (B, L), in sum mel_lengths, at least one where there are enough.
+
+    Monotonic alignment search (Kim et al., Glow-TTS, NeurIPS 2020), all items of a batch in one loop over time.
+    """
+    log_p = scores.float().log_softmax(2)
+    batch, frames, characters = scores.shape
+    items = torch.arange(batch, device=scores.device)
+    best = torch.full_like(log_p[:, 0], -torch.inf)
+    best[:, 0] = 0.0
+    moved = torch.zeros_like(scores, dtype=torch.bool)
+    for t in range(frames):
+        before = F.pad(best[:, :-1], (1, 0), value=-torch.inf) if t else best
+        moved[:, t] = before > best
+        best = torch.maximum(best, before) + log_p[:, t]
+    at = torch.minimum(lengths, mel_lengths) - 1
+    durations = torch.zeros(batch, characters, dtype=torch.long, device=scores.device)
+    for t in range(frames - 1, -1, -1):
+        inside = t < mel_lengths
+        durations[items, at] += inside
+        at = at - (moved[items, t, at] & inside).long()
+    return durations
+
+
+def spread(durations: Tensor, r: int, steps: int) -> tuple[Tensor, Tensor]:
+    """Durations in frames (B, L), whole or not -> weights (B, steps, L): how much of each r frames is a character's;
+    and (B, steps, 2) where in it they lie, from 0 to 1, and the logarithm of its duration.
+    """
+    ends = durations.cumsum(1)[:, None]
+    starts = ends - durations[:, None]
+    edges = r * torch.arange(steps + 1, device=durations.device)[:, None]
+    weights = (torch.minimum(ends, edges[1:]) - torch.maximum(starts, edges[:-1])).clamp(min=0) / r
+    long = durations[:, None].clamp(min=1e-3)
+    inside = (((edges[1:] + edges[:-1]) / 2 - starts) / long).clamp(0, 1)
+    place = torch.stack([(weights * inside).sum(2), (weights * long.log()).sum(2)], 2)
+    return weights, place
