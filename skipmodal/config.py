@@ -97,6 +97,7 @@ class LossConfig(_Section):
     text_from_speech: Weight = 1.0
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = 1.0
+    spelling: Weight = Field(default=0.0, description="CTC on e_spch, beside D_txt; not the paper's (tokens)")
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
     duration: Weight = Field(default=1.0, description="how long D_spch thinks each character lasts (tokens)")
     alignment: Weight = Field(default=1.0, description="what D_spch learns durations from (tokens)")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipmodal.models.layers import length_mask
+from skipmodal.models.layers import ctc, length_mask
 from skipmodal.text import PAD, SYMBOLS
 
 PRIOR_WIDTH = 0.1  # how far from the diagonal a frame is looked for at first, as a part of the sentence
@@ -37,13 +37,11 @@ class Aligner(nn.Module):
 def forward_sum(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
     """Minus the log likelihood a frame of all ways through a sentence in order: CTC with the characters as classes.
 
-    scores (B, T, L) as `Aligner` gives them -> scalar.
+    scores (B, T, L) as `Aligner` gives them -> scalar. Recordings with fewer frames than characters teach nothing.
     """
-    # CTC wants at least as many frames as characters; recordings shorter than that teach nothing.
-    log_p = F.pad(scores.float().log_softmax(2), (1, 0), value=BLANK).log_softmax(2).transpose(0, 1)
-    targets = torch.arange(1, scores.shape[2] + 1, device=scores.device).expand(len(scores), -1)
-    sums = F.ctc_loss(log_p, targets, mel_lengths, lengths, reduction="none", zero_infinity=True)
-    return sums.sum() / mel_lengths.sum()
+    logits = F.pad(scores.float().log_softmax(2), (1, 0), value=BLANK)
+    targets = torch.arange(1, logits.shape[2], device=scores.device).expand(len(scores), -1)
+    return ctc(logits, targets, mel_lengths, lengths).sum() / mel_lengths.sum()
 
 
 @torch.no_grad()

@@ -157,3 +157,14 @@ class CBHG(nn.Module):
         y = self.project_2(self.project_1(y * mask[:, :, None], mask), mask)
         y = self.highways(self.resize(y + x))
         return self.gru(y, lengths) * mask[:, :, None]  # type: ignore[no-any-return]
+
+
+def ctc(logits: Tensor, targets: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+    """CTC (Graves et al., ICML 2006), class 0 the blank: logits (B, T, C), targets (B, L), steps and lengths (B,) ->
+    minus the log likelihood of each item (B,); zero where there are too few steps for the target.
+    """
+    device = logits.device
+    if device.type == "mps":  # for which torch has had none
+        logits, targets, steps, lengths = (tensor.cpu() for tensor in (logits, targets, steps, lengths))
+    log_p = logits.float().log_softmax(2).transpose(0, 1)
+    return F.ctc_loss(log_p, targets, steps, lengths, reduction="none", zero_infinity=True).to(device)

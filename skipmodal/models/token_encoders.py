@@ -8,7 +8,9 @@ from skipmodal.image import ImageConfig
 from skipmodal.models import efficientnet
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
 from skipmodal.models.layers import BiGRU
+from skipmodal.text import SYMBOLS
 
+CHARACTERS = 2  # that CTC may hear in one token of speech
 MASKS, MASKED_FRAMES, MASKED_BANDS = 2, 12, 12  # of speech in training, an axis: how many, and how wide at most
 
 
@@ -59,12 +61,20 @@ class SpeechTokens(SpeechEncoder):
         self.dropout = nn.Dropout(config.dropout)
         self.gather = BiGRU(2 * config.speech_gru, config.speech_gru)
         self.project = nn.Linear(2 * config.speech_gru, config.embedding)
+        self.characters = nn.Linear(config.embedding, CHARACTERS * len(SYMBOLS))
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
         x, lengths = self.convolve(spec_augment(mel, lengths) if self.training else mel, lengths)
         states = self.gru(x, lengths)
         return torch.tanh(self.project(states + self.gather(self.dropout(states), lengths))), lengths
+
+    def spell(self, e: Tensor) -> Tensor:
+        """e (B, N, embedding) -> logits (B, CHARACTERS * N, 66), padding the blank: what CTC hears in them.
+
+        An aid to training, beside D_txt (Watanabe et al., hybrid CTC/attention, IEEE JSTSP 2017).
+        """
+        return self.characters(e).view(len(e), -1, len(SYMBOLS))  # type: ignore[no-any-return]
 
 
 def spec_augment(mel: Tensor, lengths: Tensor) -> Tensor:

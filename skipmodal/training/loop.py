@@ -29,7 +29,7 @@ from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
 from skipmodal.training.self_critical import SelfCritical
 
-SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "listening")
+SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "spelling", "listening")
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
@@ -222,7 +222,7 @@ def validate(
     _set_training(model, recipe.train.only)
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    aids = ("adversary", "contrastive", "listening", "alignment")
+    aids = ("adversary", "contrastive", "spelling", "listening", "alignment")
     chosen = {name: value for name, value in means.items() if name not in aids}
     return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 

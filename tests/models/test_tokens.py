@@ -46,6 +46,7 @@ def test_losses_reach_the_blocks_of_their_path():
     assert reached(model, losses["text_from_image"]) == {"image_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_speech"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_text"]) == {"text_encoder", "text_decoder", *middle}
+    assert reached(model, losses["spelling"]) == {"speech_encoder"}
     assert reached(model, losses["listening"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["contrastive"]) == {"image_encoder", "text_encoder", "speech_encoder", *middle}
     assert reached(model, losses["adversary"]) == {"image_encoder", "speech_encoder", "transformer", "classifier"}
@@ -77,8 +78,8 @@ def test_a_part_for_the_post_net_is_that_part_of_the_whole_without_context():
 def test_either_half_may_be_empty():
     model = tiny_model()
     assert set(losses_of(model, tiny_batch(2, 0))) == {"image", "text_from_image", "contrastive", "adversary"}
-    speech = {"mel", "linear", "duration", "alignment", "text_from_speech", "text_from_text", "listening"}
-    speech |= {"contrastive", "adversary"}
+    speech = {"mel", "linear", "duration", "alignment", "text_from_speech", "text_from_text", "spelling"}
+    speech |= {"listening", "contrastive", "adversary"}
     assert set(losses_of(model, tiny_batch(0, 3))) == speech
 
 
