@@ -47,7 +47,7 @@ class ModelConfig(_Section):
     """Sizes of the network; the defaults are the paper's."""
 
     tokens: bool = Field(
-        default=False, description="T, C and M act on every token and decoders attend; false: one vector an item"
+        default=False, description="T, C and M act on every token, and D_txt attends to them; false: one vector an item"
     )
     characters_per_second: Annotated[float, Field(gt=0)] = Field(
         default=17.0, description="of the voice: where attention between text and speech starts from (tokens)"
@@ -68,11 +68,15 @@ class ModelConfig(_Section):
         default=0, description="frequent words that D_txt writes whole, beside the characters (tokens)"
     )
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
-    dropout: Dropout = Field(default=0.3, description="in the LSTMs of D_txt, and before what tokens come from")
+    dropout: Dropout = Field(
+        default=0.3,
+        description="in the LSTMs of D_txt, and before what tokens come from; of what D_spch is told by D_txt",
+    )
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
+    speech_masks: Annotated[int, Field(ge=0, description="of SpecAugment in time, and as many in bands (tokens)")] = 0
     frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
     postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
@@ -96,7 +100,7 @@ class LossConfig(_Section):
     self_critical: Weight = Field(default=0.0, description="CIDEr-D of its own draws; not the paper's (tokens)")
     text_from_speech: Weight = 1.0
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
-    stop: Weight = 1.0
+    stop: Weight = Field(default=1.0, description="whether speech ends here (vector)")
     spelling: Weight = Field(default=0.0, description="CTC on e_spch, beside D_txt; not the paper's (tokens)")
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
     duration: Weight = Field(default=1.0, description="how long D_spch thinks each character lasts (tokens)")

@@ -1,4 +1,4 @@
-"""Figures: sound with what a decoder attends to, words on a picture, clouds of points, learning curves.
+"""Figures: sound with the characters it goes with, words on a picture, clouds of points, learning curves.
 
 Arrays in, matplotlib figures out, for the training monitor and for `skipmodal eval`. The colours (viridis, and those of
 Okabe and Ito) are told apart by colour-blind readers; clouds differ in their marks too.
@@ -86,7 +86,7 @@ def draw_sound(
     if attention is not None:
         axes = next(rest)
         _heat(axes, np.asarray(attention, dtype=np.float32).T, len(attention) * step, 0)
-        axes.set(title=f"attention, 0 to {attention.max(initial=0):.2f}", ylabel="characters, by word")
+        axes.set(title=f"alignment, 0 to {attention.max(initial=0):.2f}", ylabel="characters, by word")
         axes.set_yticks([(a + b - 1) / 2 for _, a, b in words], [word for word, _, _ in words], fontsize=7)
     if stop is not None:
         axes = next(rest)

@@ -46,28 +46,28 @@ def normalise_transcript(text: str) -> str:
 def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRates | None:
     """Corpus rates after `normalise_transcript`; none where no reference has a word.
 
-    A compound counts as the same word apart and together: "cell phone", "cellphone". Items whose reference is empty are
-    left out.
+    A compound counts as the same word apart and together, "cell phone" and "cellphone", but not in characters. Items
+    whose reference is empty are left out.
     """
     import jiwer
 
     pairs = [(normalise_transcript(r), normalise_transcript(h)) for r, h in zip(references, hypotheses, strict=True)]
-    pairs = [(_join(r, h), _join(h, r)) for r, h in pairs]
     pairs = [pair for pair in pairs if pair[0]]
     if not pairs:
         return None
     expected, heard = (list(side) for side in zip(*pairs, strict=True))
-    empty = sum(not text for text in heard)
-    return ErrorRates(jiwer.wer(expected, heard), jiwer.cer(expected, heard), len(pairs), empty)
+    cer, empty = jiwer.cer(expected, heard), sum(not text for text in heard)
+    wer = jiwer.wer([_join(*pair) for pair in pairs], [_join(h, r) for r, h in pairs])
+    return ErrorRates(wer, cer, len(pairs), empty)
 
 
 def _join(text: str, other: str) -> str:
-    """Two words that are one in the other text, which alone has it, become one."""
+    """Two words of three letters or more that are one in the other text, which alone has it, become one."""
     words = text.split()
     compounds = set(other.split()) - set(words)
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] + word in compounds:
+        if joined and min(len(joined[-1]), len(word)) > 2 and joined[-1] + word in compounds:
             joined[-1] += word
         else:
             joined.append(word)

@@ -7,13 +7,13 @@ teacher forcing runs each RNN over the whole sequence in one fused call.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
+from skipmodal.models.durations import Timing
 from skipmodal.models.layers import CBHG, Prenet
 from skipmodal.models.search import Sentences, State, beam_search
 from skipmodal.text import BOS, PAD, SYMBOLS
@@ -82,15 +82,6 @@ class TextDecoder(nn.Module):
 
         sizes = (torch.arange(len(SYMBOLS), device=u.device) != PAD).long()
         return beam_search(step, self.initial_state(u[::beam]), max_length, beam, sizes)
-
-
-class Timing(NamedTuple):
-    """Of teacher forcing: how long each character is thought to last, and what says how long it does."""
-
-    predicted: Tensor  # (B, L), logarithms of frames
-    durations: Tensor  # (B, L), frames
-    scores: Tensor  # (B, T, L), of `Aligner`
-    lengths: Tensor  # (B,) characters
 
 
 @dataclass

@@ -1,15 +1,26 @@
 """Which character of a sentence each moment of a recording belongs to: learned in training, predicted in synthesis."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipmodal.models.layers import ctc, length_mask
+from skipmodal.models.layers import length_mask
 from skipmodal.text import PAD, SYMBOLS
 
-PRIOR_WIDTH = 0.1  # how far from the diagonal a frame is looked for at first, as a part of the sentence
+PRIOR_WIDTH = 0.1  # how far from the diagonal a character is looked for, as a part of the sentence
 BLANK = -1.0  # log of the weight of no character beside theirs, in the forward sum
 MASKED = -1e4  # finite: CTC's gradient has none for infinity
+
+
+class Timing(NamedTuple):
+    """Of teacher forcing: how long each character is thought to last, and what says how long it does."""
+
+    predicted: Tensor  # (B, L), logarithms of frames
+    durations: Tensor  # (B, L), frames
+    scores: Tensor  # (B, T, L), of `Aligner`
+    lengths: Tensor  # (B,) characters
 
 
 class Aligner(nn.Module):
@@ -30,7 +41,7 @@ class Aligner(nn.Module):
         queries = self.sound(mel.transpose(1, 2)).transpose(1, 2)
         t, n = torch.arange(mel.shape[1], device=mel.device), torch.arange(ids.shape[1], device=mel.device)
         off = (t / mel_lengths[:, None])[:, :, None] - (n / lengths[:, None])[:, None, :]
-        scores = queries @ keys * keys.shape[1] ** -0.5 - off**2 / (2 * PRIOR_WIDTH**2)
+        scores = queries * keys.shape[1] ** -0.5 @ keys - off**2 / (2 * PRIOR_WIDTH**2)
         return scores.masked_fill(~length_mask(lengths, ids.shape[1])[:, None], MASKED)
 
 
@@ -44,29 +55,42 @@ def forward_sum(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
     return ctc(logits, targets, mel_lengths, lengths).sum() / mel_lengths.sum()
 
 
+def ctc(logits: Tensor, targets: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
+    """CTC (Graves et al., ICML 2006), class 0 the blank: logits (B, T, C), targets (B, L), steps and lengths (B,) ->
+    minus the log likelihood of each item (B,); zero where there are too few steps for the target.
+    """
+    device = logits.device
+    if device.type == "mps":  # for which torch has had none
+        logits, targets, steps, lengths = (tensor.cpu() for tensor in (logits, targets, steps, lengths))
+    log_p = logits.float().log_softmax(2).transpose(0, 1)
+    return F.ctc_loss(log_p, targets, steps, lengths, reduction="none", zero_infinity=True).to(device)
+
+
 @torch.no_grad()
 def align(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
     """The likeliest way: frames of each character (B, L), in sum mel_lengths, at least one where there are enough.
 
-    Monotonic alignment search (Kim et al., Glow-TTS, NeurIPS 2020), all items of a batch in one loop over time.
+    Monotonic alignment search (Kim et al., Glow-TTS, NeurIPS 2020), all items of a batch in one loop over time; on the
+    CPU, for its steps are too small for anything else.
     """
-    log_p = scores.float().log_softmax(2)
-    batch, frames, characters = scores.shape
-    items = torch.arange(batch, device=scores.device)
+    device = scores.device
+    log_p, lengths, mel_lengths = scores.float().cpu().log_softmax(2), lengths.cpu(), mel_lengths.cpu()
+    batch, frames, characters = log_p.shape
+    items = torch.arange(batch)
     best = torch.full_like(log_p[:, 0], -torch.inf)
     best[:, 0] = 0.0
-    moved = torch.zeros_like(scores, dtype=torch.bool)
+    moved = torch.zeros_like(log_p, dtype=torch.bool)
     for t in range(frames):
         before = F.pad(best[:, :-1], (1, 0), value=-torch.inf) if t else best
         moved[:, t] = before > best
         best = torch.maximum(best, before) + log_p[:, t]
     at = torch.minimum(lengths, mel_lengths) - 1
-    durations = torch.zeros(batch, characters, dtype=torch.long, device=scores.device)
+    durations = torch.zeros(batch, characters, dtype=torch.long)
     for t in range(frames - 1, -1, -1):
         inside = t < mel_lengths
         durations[items, at] += inside
         at = at - (moved[items, t, at] & inside).long()
-    return durations
+    return durations.to(device)
 
 
 def spread(durations: Tensor, r: int, steps: int) -> tuple[Tensor, Tensor]:

@@ -99,18 +99,13 @@ class _ConvNorm(nn.Module):
 
 
 def lstm_step(lstm: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One step of a batch-first LSTM without dropout: x (B, 1, W), state (h, c) of (layers, B, units) each.
+    """One step of a batch-first LSTM of one layer: x (B, 1, W), state (h, c) of (1, B, units) each.
 
     The same numbers as a call of the module, which on the CPU lays out its weights anew each time: ten times slower.
     """
-    h, c = [], []
-    x = x[:, 0]
-    for layer in range(lstm.num_layers):
-        weights = [getattr(lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        x, cell = torch.lstm_cell(x, (state[0][layer], state[1][layer]), *weights)
-        h.append(x)
-        c.append(cell)
-    return x[:, None], (torch.stack(h), torch.stack(c))
+    weights = [getattr(lstm, f"{name}_l0") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    h, c = torch.lstm_cell(x[:, 0], (state[0][0], state[1][0]), *weights)
+    return h[:, None], (h[None], c[None])
 
 
 class BiGRU(nn.Module):
@@ -157,14 +152,3 @@ class CBHG(nn.Module):
         y = self.project_2(self.project_1(y * mask[:, :, None], mask), mask)
         y = self.highways(self.resize(y + x))
         return self.gru(y, lengths) * mask[:, :, None]  # type: ignore[no-any-return]
-
-
-def ctc(logits: Tensor, targets: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
-    """CTC (Graves et al., ICML 2006), class 0 the blank: logits (B, T, C), targets (B, L), steps and lengths (B,) ->
-    minus the log likelihood of each item (B,); zero where there are too few steps for the target.
-    """
-    device = logits.device
-    if device.type == "mps":  # for which torch has had none
-        logits, targets, steps, lengths = (tensor.cpu() for tensor in (logits, targets, steps, lengths))
-    log_p = logits.float().log_softmax(2).transpose(0, 1)
-    return F.ctc_loss(log_p, targets, steps, lengths, reduction="none", zero_infinity=True).to(device)

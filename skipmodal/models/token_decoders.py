@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.attention import Attention, AttentionMemory
-from skipmodal.models.decoders import Part, Speech, Timing, cut_frames
-from skipmodal.models.durations import Aligner, align, spread
+from skipmodal.models.decoders import Part, Speech, cut_frames
+from skipmodal.models.durations import Aligner, Timing, align, spread
 from skipmodal.models.layers import CBHG, BiGRU, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
 from skipmodal.models.units import Units
@@ -163,9 +163,9 @@ class TimedSpeechDecoder(nn.Module):
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
         """With durations of its own, at most `max_frames` in sum."""
         read, predicted = self._read(transcript)
-        durations = predicted.exp() * length_mask(transcript.lengths, predicted.shape[1])
-        wanted = durations.sum(1).round().long().clamp(min=1)
-        lengths = wanted.clamp(max=max_frames)
+        durations = predicted.clamp(max=MAX_LOG_DURATION).exp() * length_mask(transcript.lengths, predicted.shape[1])
+        wanted = durations.sum(1).round().long()
+        lengths = wanted.clamp(max=max_frames).clamp(min=1)
         mel, alignment = self._say(read, durations, lengths, int(lengths.max()))
         linear = self.linear(self.postnet(mel, lengths))
         return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
@@ -178,12 +178,12 @@ class TimedSpeechDecoder(nn.Module):
             keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
             states = states * keep
         read = self.reader(torch.cat([states, self.embed(transcript.ids)], 2), transcript.lengths)
-        return read, self.duration(read)[..., 0].clamp(max=MAX_LOG_DURATION)
+        return read, self.duration(read)[..., 0]
 
     def _say(self, read: Tensor, durations: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Durations (B, L) in frames, lengths (B,) -> mel (B, frames, n_mels), alignment (B, steps, L)."""
         weights, place = spread(durations, self.r, -(-frames // self.r))
-        x = weights.to(read.dtype) @ read + self.place(place)
+        x = weights @ read + self.place(place)
         for rnn in self.rnns:
             x = rnn(self.dropout(x), -(-lengths // self.r))
         return self.output(self.dropout(x)).view(len(x), -1, self.n_mels)[:, :frames], weights

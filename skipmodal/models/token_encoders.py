@@ -11,7 +11,8 @@ from skipmodal.models.layers import BiGRU
 from skipmodal.text import SYMBOLS
 
 CHARACTERS = 2  # that CTC may hear in one token of speech
-MASKS, MASKED_FRAMES, MASKED_BANDS = 2, 12, 12  # of speech in training, an axis: how many, and how wide at most
+# How wide masks of speech are at most in training, also as a part of the recording or the bands.
+MASKED_FRAMES, MASKED_BANDS, MASKED_PART = 12, 12, 0.15
 
 
 class ImageTokens(nn.Module):
@@ -57,6 +58,7 @@ class SpeechTokens(SpeechEncoder):
 
     def __init__(self, config: ModelConfig, n_mels: int) -> None:
         super().__init__(config, n_mels)
+        self.masks = config.speech_masks
         self.gru = BiGRU(self.gru.input_size, config.speech_gru)  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.gather = BiGRU(2 * config.speech_gru, config.speech_gru)
@@ -65,7 +67,7 @@ class SpeechTokens(SpeechEncoder):
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
-        x, lengths = self.convolve(spec_augment(mel, lengths) if self.training else mel, lengths)
+        x, lengths = self.convolve(spec_augment(mel, lengths, self.masks) if self.training else mel, lengths)
         states = self.gru(x, lengths)
         return torch.tanh(self.project(states + self.gather(self.dropout(states), lengths))), lengths
 
@@ -77,16 +79,16 @@ class SpeechTokens(SpeechEncoder):
         return self.characters(e).view(len(e), -1, len(SYMBOLS))  # type: ignore[no-any-return]
 
 
-def spec_augment(mel: Tensor, lengths: Tensor) -> Tensor:
-    """mel (B, frames, n_mels), lengths (B,) -> the same, its mean in some bands and for some moments of each recording.
+def spec_augment(mel: Tensor, lengths: Tensor, masks: int) -> Tensor:
+    """mel (B, frames, n_mels), zeros in the padding, lengths (B,) -> the same, its mean in some bands and for some moments of each recording.
 
     The masks of Park et al. (SpecAugment, Interspeech 2019), no wider in time than a short word.
     """
     mean = mel.sum((1, 2), keepdim=True) / (lengths * mel.shape[2])[:, None, None]
     bands = torch.full_like(lengths, mel.shape[2])
-    for dim, sizes, widest in ((1, lengths, MASKED_FRAMES), (2, bands, MASKED_BANDS)) * MASKS:
+    for dim, sizes, widest in ((1, lengths, MASKED_FRAMES), (2, bands, MASKED_BANDS)) * masks:
         width, place = torch.rand(2, len(mel), 1, device=mel.device)
-        width = widest * width
+        width = torch.clamp(MASKED_PART * sizes[:, None], max=widest) * width
         start = place * (sizes[:, None] - width)
         index = torch.arange(mel.shape[dim], device=mel.device)
         hidden = (index >= start) & (index < start + width)

@@ -1,4 +1,4 @@
-"""The token model: the paper's system where T, C and M act on every token, and the decoders attend.
+"""The token model: the paper's system where T, C and M act on every token.
 
 One vector u for a picture and a sentence is the paper's limit: a picture's grid, a text's characters and a
 recording's time are kept instead. T, C and M are those of the vector model, M still the one memory for all.

@@ -29,6 +29,7 @@ from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
 from skipmodal.training.self_critical import SelfCritical
 
+REGULARISERS = ("dropout", "prenet_dropout", "speech_dropout", "speech_masks")
 SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "spelling", "listening")
 
 
@@ -145,6 +146,11 @@ def _train(
                         losses["self_critical"], reward = critic(decoder, outputs.image, batch.references)
                         totals.setdefault("reward", []).append(reward)
                     loss = total_loss(losses, recipe.loss)
+                if not loss.requires_grad:
+                    parts = ", ".join(recipe.train.only)
+                    raise UserError(
+                        f"train.only: nothing in a batch with the losses {', '.join(losses)} trains {parts}"
+                    )
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
@@ -272,7 +278,11 @@ def _set_training(model: Model, only: Sequence[str]) -> None:
         raise UserError(f"train.only: no part of the model is {unknown[0]!r}; it has {', '.join(parts)}")
     model.train()
     for name in set(parts) - set(only) if only else ():
-        parts[name].requires_grad_(False).eval()
+        for module in parts[name].requires_grad_(False).eval().modules():
+            if isinstance(module, torch.nn.RNNBase):
+                module.train()  # or cuDNN would not take a gradient through it
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"train.only: {', '.join(only)} has nothing to train")
 
 
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -337,7 +347,7 @@ def _restore(
     """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
     # What decides which batch comes next; the rest may change in a resumed run.
     fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
-    fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed")]
+    fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
     saved = _load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())
     state = load_trainer(folder)
@@ -363,7 +373,7 @@ def _load_fitting(
     device: torch.device,
     fixed: Sequence[tuple[str, str]] = (),
 ) -> Checkpoint:
-    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
+    """A checkpoint with the recipe's model, but for its regularisers, and the data's settings.
 
     Raises UserError where they, or the `fixed` keys, differ.
     """
@@ -371,8 +381,7 @@ def _load_fitting(
     if saved.image != image or not audio.fits(saved.audio):
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    shapes = [key for key in new["model"] if not key.endswith("dropout")]
-    keys = [("model", key) for key in shapes] + list(fixed)
+    keys = [("model", key) for key in new["model"] if key not in REGULARISERS] + list(fixed)
     changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
     if changed:
         raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")

@@ -7,9 +7,8 @@ from torch import Tensor
 from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
 from skipmodal.models.attention import guided_attention
-from skipmodal.models.decoders import Timing
-from skipmodal.models.durations import forward_sum
-from skipmodal.models.layers import ctc, length_mask
+from skipmodal.models.durations import Timing, ctc, forward_sum
+from skipmodal.models.layers import length_mask
 from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.text import PAD
 

@@ -36,6 +36,13 @@ def test_more_characters_than_frames_leave_the_last_without():
     assert align(torch.zeros(1, 3, 5), torch.tensor([5]), torch.tensor([3])).tolist() == [[1, 1, 1, 0, 0]]
 
 
+def test_recordings_with_fewer_frames_than_characters_teach_nothing():
+    scores = torch.randn(2, 4, 3, requires_grad=True)
+    loss = forward_sum(scores, torch.tensor([3, 3]), torch.tensor([4, 2]))
+    loss.backward()
+    assert torch.isfinite(loss) and scores.grad[0].any() and not scores.grad[1].any()
+
+
 def test_the_forward_sum_is_that_of_all_ways():
     torch.manual_seed(0)
     scores, lengths, mel_lengths = torch.randn(2, 4, 3), torch.tensor([3, 2]), torch.tensor([4, 3])
@@ -90,7 +97,9 @@ def test_each_step_has_its_characters_and_where_in_them_it_lies(r):
     every = torch.nn.functional.one_hot(torch.tensor(frames), 4).float()
     torch.testing.assert_close(weights[0], every.unflatten(0, (-1, r)).mean(1))
     assert weights[1].sum() * r == 3  # nothing after its end
-    if r == 1:
+    if r == 3:  # the middle of each three frames, in its characters: 0 and 1, 1, 3
+        assert place[0, :, 0].tolist() == pytest.approx([2 / 3 * 0.75 + 0, 2.5 / 4, 1.5 / 3])
+    else:
         assert place[0, :, 0].tolist() == pytest.approx([1 / 4, 3 / 4, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1 / 6, 3 / 6, 5 / 6])
         torch.testing.assert_close(place[0, :, 1].exp(), torch.tensor([2.0, 2, 4, 4, 4, 4, 3, 3, 3]))
 

@@ -183,23 +183,50 @@ def test_speech_decoder_with_its_own_durations_says_what_it_says_with_given_ones
     given = decoder(transcript, torch.rand(2, int(free.lengths.max()), AUDIO.n_mels), free.lengths)
     for name in ("mel", "linear", "alignment"):
         torch.testing.assert_close(getattr(given, name), getattr(free, name))
-    short = decoder.generate(transcript, 7)
-    assert short.lengths.tolist() == [7, 7] and short.capped.all() and short.mel.shape[1] == 7
+    for most in (7, 0):
+        short = decoder.generate(transcript, most)
+        assert short.lengths.tolist() == [max(most, 1)] * 2 and short.capped.all()
+        assert short.mel.shape[1] == max(most, 1)
+    monkeypatch.setattr(decoder, "_read", lambda _: (read, torch.full((2, 9), 1e9)))
+    assert decoder.generate(transcript, 40).capped.all()  # endless, and no overflow
+
+
+def test_in_training_sound_also_follows_from_the_characters_alone():
+    decoder = tiny_model(dropout=0.5).speech_decoder
+    transcript = Transcript(torch.randn(200, 9, 8), torch.randint(3, 66, (1, 9)).expand(200, 9), torch.full((200,), 9))
+    alone, _ = decoder.eval()._read(transcript._replace(states=torch.zeros(1, 9, 8).expand(200, 9, 8)))
+    told, _ = decoder._read(transcript)
+    read, _ = decoder.train()._read(transcript)
+    without = [torch.allclose(read[i], alone[i], atol=1e-6) for i in range(200)]
+    assert 70 < sum(without) < 130
+    assert all(torch.allclose(read[i], told[i], atol=1e-6) for i in range(200) if not without[i])
+
+
+def test_losses_of_speech_have_gradients_in_bf16():
+    model, batch = tiny_model(), tiny_batch(0, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = losses_of(model, batch)
+    assert all(torch.isfinite(loss) and loss.dtype == torch.float32 for loss in losses.values())
+    torch.stack([losses[name] for name in ("mel", "duration", "alignment", "spelling")]).sum().backward()
+    for block in (model.speech_decoder, model.speech_encoder):
+        assert all(torch.isfinite(p.grad).all() for p in block.parameters() if p.grad is not None)
+    assert model.speech_decoder.aligner.embed.weight.grad.any()
 
 
 def test_in_training_parts_of_what_is_heard_are_masked():
     torch.manual_seed(0)
     mel, lengths = torch.rand(400, 90, 80) + 0.1, torch.full((400,), 90)
     lengths[::2] = 40
-    changed = spec_augment(mel, lengths) != mel
+    changed = spec_augment(mel, lengths, 2) != mel
     frames, bands = changed.all(2), changed[:, :40].all(1)  # hidden whole: nothing else is
     assert torch.equal(changed[:, :40], (frames[:, :40, None] | bands[:, None, :]))
     for hidden in (frames, bands):
-        assert 10 < hidden.sum(1).float().mean() < 13  # two of 6 on average, which may overlap
+        assert 8 < hidden.sum(1).float().mean() < 13  # two of 6 on average, which may overlap; of 3 in the short
         assert hidden.sum(1).max() <= 2 * 13
         assert hidden.diff(dim=1).sum(1).max() <= 4  # two runs
     assert not frames[::2, 40:].any()  # masks lie in the recording, not its padding
-    encoder = tiny_model(dropout=0.0).speech_encoder
+    assert frames[::2].sum(1).max() <= 2 * 7  # and leave most of a short one
+    encoder = tiny_model(dropout=0.0, speech_masks=2).speech_encoder
     mel, lengths = mel[:4, :, : AUDIO.n_mels], lengths[:4]
     assert not torch.equal(encoder(mel, lengths)[0], encoder(mel, lengths)[0])
     encoder.eval()

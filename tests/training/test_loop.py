@@ -224,12 +224,26 @@ def test_only_the_named_parts_are_trained(recipe, tmp_path):
     model = {"tokens": True, "words": 6, "dropout": 0.3}
     first = loop.train(recipe(model=model, train={"max_steps": 1}), tmp_path / "first")
     only = {"only": ["speech_encoder", "speech_decoder"], "max_steps": 3, "eval_every": 1}
-    chosen = recipe(model={**model, "dropout": 0.1}, data={"sampling": "text-speech"}, train=only)
+    shared = {"model": {**model, "dropout": 0.1}, "data": {"sampling": "text-speech"}}
+    chosen = recipe(train=only, **shared)
     before, after = weights(first), weights(loop.train(chosen, tmp_path / "second", init=first))
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(only["only"])  # no norm of another part either
-    with pytest.raises(UserError, match=r"train\.only: no part of the model is 'ears'; it has .*speech_encoder"):
-        loop.train(recipe(train={"only": ["ears"]}), tmp_path / "third")
+    with pytest.raises(UserError, match=r"another train\.only"):
+        loop.train(recipe(train={"only": ["memory"], "max_steps": 4}, **shared), tmp_path / "second", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "changes", "message"),
+    [
+        (["ears"], {}, "no part of the model is 'ears'; it has .*speech_encoder"),
+        (["memory"], {"model": {"memory": "none"}}, "memory has nothing to train"),
+        (["image_encoder"], {"data": {"sampling": "text-speech"}}, "text_from_speech.* trains image_encoder"),
+    ],
+)
+def test_parts_that_cannot_be_trained_are_one_line(recipe, tmp_path, parts, changes, message):
+    with pytest.raises(UserError, match=rf"train\.only: .*{message}"):
+        loop.train(recipe(train={"only": parts, "max_steps": 1}, **changes), tmp_path / "run")
 
 
 def test_a_new_run_has_the_words_of_the_weights_it_starts_from(recipe, tmp_path):
