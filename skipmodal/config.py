@@ -70,7 +70,7 @@ class ModelConfig(_Section):
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
     dropout: Dropout = Field(
         default=0.3,
-        description="in the LSTMs of D_txt, and before what tokens come from; of what D_spch is told by D_txt",
+        description="in D_txt's LSTMs, before tokens, and of what D_txt tells D_spch (the last two: tokens)",
     )
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")

@@ -80,7 +80,8 @@ class SpeechTokens(SpeechEncoder):
 
 
 def spec_augment(mel: Tensor, lengths: Tensor, masks: int) -> Tensor:
-    """mel (B, frames, n_mels), zeros in the padding, lengths (B,) -> the same, its mean in some bands and for some moments of each recording.
+    """mel (B, frames, n_mels), zeros in the padding, lengths (B,) -> the same, with each recording's mean in some of
+    its bands and moments.
 
     The masks of Park et al. (SpecAugment, Interspeech 2019), no wider in time than a short word.
     """

@@ -147,10 +147,8 @@ def _train(
                         totals.setdefault("reward", []).append(reward)
                     loss = total_loss(losses, recipe.loss)
                 if not loss.requires_grad:
-                    parts = ", ".join(recipe.train.only)
-                    raise UserError(
-                        f"train.only: nothing in a batch with the losses {', '.join(losses)} trains {parts}"
-                    )
+                    parts = " or ".join(recipe.train.only)
+                    raise UserError(f"train.only: no loss of this batch ({', '.join(losses)}) trains {parts}")
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
