@@ -76,7 +76,6 @@ class ModelConfig(_Section):
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
-    speech_masks: Annotated[int, Field(ge=0, description="of SpecAugment in time, and as many in bands (tokens)")] = 0
     frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
     postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
@@ -101,7 +100,6 @@ class LossConfig(_Section):
     text_from_speech: Weight = 1.0
     text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
     stop: Weight = Field(default=1.0, description="whether speech ends here (vector)")
-    spelling: Weight = Field(default=0.0, description="CTC on e_spch, beside D_txt; not the paper's (tokens)")
     listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
     duration: Weight = Field(default=1.0, description="how long D_spch thinks each character lasts (tokens)")
     alignment: Weight = Field(default=1.0, description="what D_spch learns durations from (tokens)")

@@ -50,20 +50,13 @@ def forward_sum(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
 
     scores (B, T, L) as `Aligner` gives them -> scalar. Recordings with fewer frames than characters teach nothing.
     """
-    logits = F.pad(scores.float().log_softmax(2), (1, 0), value=BLANK)
-    targets = torch.arange(1, logits.shape[2], device=scores.device).expand(len(scores), -1)
-    return ctc(logits, targets, mel_lengths, lengths).sum() / mel_lengths.sum()
-
-
-def ctc(logits: Tensor, targets: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:
-    """CTC (Graves et al., ICML 2006), class 0 the blank: logits (B, T, C), targets (B, L), steps and lengths (B,) ->
-    minus the log likelihood of each item (B,); zero where there are too few steps for the target.
-    """
-    device = logits.device
-    if device.type == "mps":  # for which torch has had none
-        logits, targets, steps, lengths = (tensor.cpu() for tensor in (logits, targets, steps, lengths))
-    log_p = logits.float().log_softmax(2).transpose(0, 1)
-    return F.ctc_loss(log_p, targets, steps, lengths, reduction="none", zero_infinity=True).to(device)
+    device = scores.device
+    if device.type == "mps":  # for which torch has had no CTC
+        scores, lengths, mel_lengths = scores.cpu(), lengths.cpu(), mel_lengths.cpu()
+    log_p = F.pad(scores.float().log_softmax(2), (1, 0), value=BLANK).log_softmax(2).transpose(0, 1)
+    targets = torch.arange(1, log_p.shape[2], device=scores.device).expand(len(scores), -1)
+    sums = F.ctc_loss(log_p, targets, mel_lengths, lengths, reduction="none", zero_infinity=True)
+    return (sums.sum() / mel_lengths.sum()).to(device)
 
 
 @torch.no_grad()

@@ -40,8 +40,6 @@ class Outputs:
     speech: Speech | None = None  # from u_txt
     # u of A's images and texts, where both are encoded, then of B's texts and speech: (Na or Nb, d_k) twice.
     pairs: tuple[tuple[Tensor, Tensor], ...] = ()
-    # What `ctc` takes, of an encoder that spells what it hears: its logits, the texts, and the lengths of both.
-    spelt: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
     # What `guided_attention` takes, of D_txt over speech where it attends.
     listening: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 

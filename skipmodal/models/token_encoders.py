@@ -8,11 +8,6 @@ from skipmodal.image import ImageConfig
 from skipmodal.models import efficientnet
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
 from skipmodal.models.layers import BiGRU
-from skipmodal.text import SYMBOLS
-
-CHARACTERS = 2  # that CTC may hear in one token of speech
-# How wide masks of speech are at most in training, also as a part of the recording or the bands.
-MASKED_FRAMES, MASKED_BANDS, MASKED_PART = 12, 12, 0.15
 
 
 class ImageTokens(nn.Module):
@@ -58,40 +53,13 @@ class SpeechTokens(SpeechEncoder):
 
     def __init__(self, config: ModelConfig, n_mels: int) -> None:
         super().__init__(config, n_mels)
-        self.masks = config.speech_masks
         self.gru = BiGRU(self.gru.input_size, config.speech_gru)  # type: ignore[assignment]
         self.dropout = nn.Dropout(config.dropout)
         self.gather = BiGRU(2 * config.speech_gru, config.speech_gru)
         self.project = nn.Linear(2 * config.speech_gru, config.embedding)
-        self.characters = nn.Linear(config.embedding, CHARACTERS * len(SYMBOLS))
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """mel (B, frames, n_mels), lengths (B,) -> e (B, N, embedding) and valid tokens (B,)."""
-        x, lengths = self.convolve(spec_augment(mel, lengths, self.masks) if self.training else mel, lengths)
+        x, lengths = self.convolve(mel, lengths)
         states = self.gru(x, lengths)
         return torch.tanh(self.project(states + self.gather(self.dropout(states), lengths))), lengths
-
-    def spell(self, e: Tensor) -> Tensor:
-        """e (B, N, embedding) -> logits (B, CHARACTERS * N, 66), padding the blank: what CTC hears in them.
-
-        An aid to training, beside D_txt (Watanabe et al., hybrid CTC/attention, IEEE JSTSP 2017).
-        """
-        return self.characters(e).view(len(e), -1, len(SYMBOLS))  # type: ignore[no-any-return]
-
-
-def spec_augment(mel: Tensor, lengths: Tensor, masks: int) -> Tensor:
-    """mel (B, frames, n_mels), zeros in the padding, lengths (B,) -> the same, with each recording's mean in some of
-    its bands and moments.
-
-    The masks of Park et al. (SpecAugment, Interspeech 2019), no wider in time than a short word.
-    """
-    mean = mel.sum((1, 2), keepdim=True) / (lengths * mel.shape[2])[:, None, None]
-    bands = torch.full_like(lengths, mel.shape[2])
-    for dim, sizes, widest in ((1, lengths, MASKED_FRAMES), (2, bands, MASKED_BANDS)) * masks:
-        width, place = torch.rand(2, len(mel), 1, device=mel.device)
-        width = torch.clamp(MASKED_PART * sizes[:, None], max=widest) * width
-        start = place * (sizes[:, None] - width)
-        index = torch.arange(mel.shape[dim], device=mel.device)
-        hidden = (index >= start) & (index < start + width)
-        mel = torch.where(hidden.unsqueeze(3 - dim), mean, mel)
-    return mel

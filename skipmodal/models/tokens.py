@@ -20,7 +20,7 @@ from skipmodal.models.layers import length_mask, reverse_gradient
 from skipmodal.models.search import Sentences
 from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.models.token_decoders import AttentionTextDecoder, Latent, TimedSpeechDecoder, Transcript
-from skipmodal.models.token_encoders import CHARACTERS, ImageTokens, SpeechTokens, TextTokens
+from skipmodal.models.token_encoders import ImageTokens, SpeechTokens, TextTokens
 from skipmodal.text import PAD
 
 # Part of B's words in training: how words are spelled is learned from many of them, not from the rare ones alone.
@@ -136,7 +136,6 @@ class TokenSkipModal(nn.Module):
             longest = int(lengths.max())
             ids = batch.ids[n_a:, :longest]
             text_b = Latent(_pad(u_text_b, text_mask[n_text:, :longest]), lengths, 1.0)
-            outputs.spelt = self.speech_encoder.spell(e_speech), ids, CHARACTERS * tokens, lengths
             units = self.text_decoder.units.segment(ids, SPELLED if self.training else 0.0)
             logits_b, states, _ = self.text_decoder(text_b, units)
             outputs.text_from_text = Written(logits_b, units) if text_from_text else None

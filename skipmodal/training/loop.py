@@ -29,8 +29,7 @@ from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
 from skipmodal.training.self_critical import SelfCritical
 
-REGULARISERS = ("dropout", "prenet_dropout", "speech_dropout", "speech_masks")
-SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "spelling", "listening")
+SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "listening")
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
@@ -226,7 +225,7 @@ def validate(
     _set_training(model, recipe.train.only)
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    aids = ("adversary", "contrastive", "spelling", "listening", "alignment")
+    aids = ("adversary", "contrastive", "listening", "alignment")
     chosen = {name: value for name, value in means.items() if name not in aids}
     return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 
@@ -371,7 +370,7 @@ def _load_fitting(
     device: torch.device,
     fixed: Sequence[tuple[str, str]] = (),
 ) -> Checkpoint:
-    """A checkpoint with the recipe's model, but for its regularisers, and the data's settings.
+    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
 
     Raises UserError where they, or the `fixed` keys, differ.
     """
@@ -379,7 +378,7 @@ def _load_fitting(
     if saved.image != image or not audio.fits(saved.audio):
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    keys = [("model", key) for key in new["model"] if key not in REGULARISERS] + list(fixed)
+    keys = [("model", key) for key in new["model"] if not key.endswith("dropout")] + list(fixed)
     changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
     if changed:
         raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")

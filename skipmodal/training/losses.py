@@ -7,7 +7,7 @@ from torch import Tensor
 from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
 from skipmodal.models.attention import guided_attention
-from skipmodal.models.durations import Timing, ctc, forward_sum
+from skipmodal.models.durations import Timing, forward_sum
 from skipmodal.models.layers import length_mask
 from skipmodal.models.skipmodal import Outputs, Written
 from skipmodal.text import PAD
@@ -39,8 +39,6 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dic
         losses["text_from_speech"] = _text(outputs.text_from_speech, batch.lengths[n_a:])
     if outputs.text_from_text is not None:
         losses["text_from_text"] = _text(outputs.text_from_text, batch.lengths[-len(outputs.text_from_text.target) :])
-    if outputs.spelt is not None:
-        losses["spelling"] = ctc(*outputs.spelt).sum() / outputs.spelt[3].sum()
     if outputs.listening is not None:
         losses["listening"] = guided_attention(*outputs.listening)
     pairs = [pair for pair in outputs.pairs if len(pair[0]) > 1]

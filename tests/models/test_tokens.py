@@ -12,7 +12,6 @@ from skipmodal.image import ImageConfig
 from skipmodal.models import build_model, token_decoders
 from skipmodal.models.layers import length_mask
 from skipmodal.models.token_decoders import Transcript
-from skipmodal.models.token_encoders import spec_augment
 from skipmodal.models.tokens import TokenSkipModal
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY_MODEL
@@ -46,7 +45,6 @@ def test_losses_reach_the_blocks_of_their_path():
     assert reached(model, losses["text_from_image"]) == {"image_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_speech"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["text_from_text"]) == {"text_encoder", "text_decoder", *middle}
-    assert reached(model, losses["spelling"]) == {"speech_encoder"}
     assert reached(model, losses["listening"]) == {"speech_encoder", "text_decoder", *middle}
     assert reached(model, losses["contrastive"]) == {"image_encoder", "text_encoder", "speech_encoder", *middle}
     assert reached(model, losses["adversary"]) == {"image_encoder", "speech_encoder", "transformer", "classifier"}
@@ -78,8 +76,8 @@ def test_a_part_for_the_post_net_is_that_part_of_the_whole_without_context():
 def test_either_half_may_be_empty():
     model = tiny_model()
     assert set(losses_of(model, tiny_batch(2, 0))) == {"image", "text_from_image", "contrastive", "adversary"}
-    speech = {"mel", "linear", "duration", "alignment", "text_from_speech", "text_from_text", "spelling"}
-    speech |= {"listening", "contrastive", "adversary"}
+    speech = {"mel", "linear", "duration", "alignment", "text_from_speech", "text_from_text", "listening"}
+    speech |= {"contrastive", "adversary"}
     assert set(losses_of(model, tiny_batch(0, 3))) == speech
 
 
@@ -207,30 +205,9 @@ def test_losses_of_speech_have_gradients_in_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         losses = losses_of(model, batch)
     assert all(torch.isfinite(loss) and loss.dtype == torch.float32 for loss in losses.values())
-    torch.stack([losses[name] for name in ("mel", "duration", "alignment", "spelling")]).sum().backward()
-    for block in (model.speech_decoder, model.speech_encoder):
-        assert all(torch.isfinite(p.grad).all() for p in block.parameters() if p.grad is not None)
+    torch.stack([losses[name] for name in ("mel", "duration", "alignment")]).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.speech_decoder.parameters() if p.grad is not None)
     assert model.speech_decoder.aligner.embed.weight.grad.any()
-
-
-def test_in_training_parts_of_what_is_heard_are_masked():
-    torch.manual_seed(0)
-    mel, lengths = torch.rand(400, 90, 80) + 0.1, torch.full((400,), 90)
-    lengths[::2] = 40
-    changed = spec_augment(mel, lengths, 2) != mel
-    frames, bands = changed.all(2), changed[:, :40].all(1)  # hidden whole: nothing else is
-    assert torch.equal(changed[:, :40], (frames[:, :40, None] | bands[:, None, :]))
-    for hidden in (frames, bands):
-        assert 8 < hidden.sum(1).float().mean() < 13  # two of 6 on average, which may overlap; of 3 in the short
-        assert hidden.sum(1).max() <= 2 * 13
-        assert hidden.diff(dim=1).sum(1).max() <= 4  # two runs
-    assert not frames[::2, 40:].any()  # masks lie in the recording, not its padding
-    assert frames[::2].sum(1).max() <= 2 * 7  # and leave most of a short one
-    encoder = tiny_model(dropout=0.0, speech_masks=2).speech_encoder
-    mel, lengths = mel[:4, :, : AUDIO.n_mels], lengths[:4]
-    assert not torch.equal(encoder(mel, lengths)[0], encoder(mel, lengths)[0])
-    encoder.eval()
-    assert torch.equal(encoder(mel, lengths)[0], encoder(mel, lengths)[0])
 
 
 def test_text_decoder_is_causal():
