@@ -24,7 +24,7 @@ def test_sound_lies_on_one_axis_in_seconds():
     )  # fmt: skip
     panels = figure.axes[:4]
     assert [axes.get_title() for axes in panels] == [
-        "target", "output", "attention, 0 to 1.00", "stop probability of each decoder step",
+        "target", "output", "alignment, 0 to 1.00", "stop probability of each decoder step",
     ]  # fmt: skip
     assert all(axes.get_xlim() == pytest.approx((0, 0.7)) for axes in panels)
     assert panels[0].images[0].get_extent()[:2] == pytest.approx([0, 0.7])
