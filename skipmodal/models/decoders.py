@@ -92,7 +92,7 @@ class Speech:
     linear: Tensor
     lengths: Tensor  # (B,) valid frames
     steps: Tensor  # (B,) valid decoder steps
-    capped: Tensor  # (B,) bool: did not stop by itself
+    capped: Tensor  # (B,) bool: cut at the cap
     stop: Tensor | None = None  # (B, steps) logits, of a decoder that stops
     alignment: Tensor | None = None  # (B, steps, characters), of one that knows how long each character lasts
     timing: Timing | None = None

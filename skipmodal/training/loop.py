@@ -267,7 +267,7 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
 def _set_training(model: Model, only: Sequence[str]) -> None:
     """Training mode; of parts alone where some are named, the others then stay as they are, norms included.
 
-    Raises UserError for a part that the model hasn't.
+    Raises UserError for a part that the model hasn't, or where none is left to train.
     """
     parts = dict(model.named_children())
     unknown = [name for name in only if name not in parts]
