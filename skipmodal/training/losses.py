@@ -70,7 +70,7 @@ def _stop(logits: Tensor, steps: Tensor) -> Tensor:
 
 def _timing(timing: Timing, mel_lengths: Tensor) -> tuple[Tensor, Tensor]:
     """How far off durations are, as a mean ratio's logarithm; and what the aligner learns from."""
-    mask = (timing.durations > 0) & length_mask(timing.lengths, timing.durations.shape[1])
+    mask = timing.durations > 0  # which padding never has
     off = timing.predicted[mask] - timing.durations[mask].log()
     return off.abs().mean(), forward_sum(timing.scores, timing.lengths, mel_lengths)
 
