@@ -25,7 +25,7 @@ class Timing(NamedTuple):
 
 class Aligner(nn.Module):
     """How well each frame goes with each character, from the sound and the spelling around them (Badlani et al., One
-    TTS Alignment To Rule Them All, ICASSP 2022). For training alone.
+    TTS Alignment To Rule Them All, ICASSP 2022).
     """
 
     def __init__(self, n_mels: int, width: int) -> None:

@@ -41,8 +41,12 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
     return torch.cat(drawn, 1)
 
 
-def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Tensor) -> Sentences:
+def beam_search(
+    step: Step, state: State, max_length: int, beam: int, sizes: Tensor, every: bool = False
+) -> Sentences:
     """The best of `beam` hypotheses an item, of which each has been given as many units.
+
+    With `every`, all of them: row b * beam + k is the k-th best of item b, and the search goes on until all have ended.
 
     `sizes` (units,) is the length of each: characters, or words, of which a spelled one is as long as the same word
     whole, or its many sure letters would be worth more than the one choice of a word.
@@ -73,11 +77,13 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
         lengths = lengths.gather(1, parent) + sizes[symbol]
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
-        # Once its best has ended an item is finished, whatever the others of the batch still do.
-        scores[:, 1:] = scores[:, 1:].masked_fill(done[:, :1], -torch.inf)
+        if not every:  # once its best has ended an item is finished, whatever the others of the batch still do
+            scores[:, 1:] = scores[:, 1:].masked_fill(done[:, :1], -torch.inf)
         state = tuple(tensor.index_select(1, (first_rows + parent).flatten()) for tensor in state)
-        if done[:, 0].all():
+        if (done if every else done[:, 0]).all():
             break
+    if every:
+        return Sentences(ids[:, :, 1:].flatten(0, 1), ~done.flatten(), scores.flatten())
     best = done.int().argmax(1)  # the best that has ended, else the best
     items = torch.arange(batch, device=device)
     return Sentences(ids[items, best, 1:], ~done[items, best], scores[items, best])

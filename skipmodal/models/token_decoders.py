@@ -29,6 +29,8 @@ class Latent(NamedTuple):
     lengths: Tensor  # (B,) valid tokens
     rate: float  # characters a token: 1 of text, 0 of a picture, which has no order
     ids: Tensor | None = None  # (B, N) of text: what is given needn't be decoded
+    mel: Tensor | None = None  # (B, frames, n_mels) of a recording, to hold against it what it is taken for
+    frames: Tensor | None = None  # (B,) valid frames
 
     @property
     def mask(self) -> Tensor:
@@ -87,10 +89,10 @@ class AttentionTextDecoder(nn.Module):
         return self.output(states), states, weights
 
     @torch.no_grad()
-    def generate(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
+    def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
         """Free-running, in characters; see `beam_search`."""
         step = self._stepper(self._remember(latent).repeat(beam))
-        found = beam_search(step, self._start(latent), max_length, beam, self.units.begins)
+        found = beam_search(step, self._start(latent), max_length, beam, self.units.begins, every)
         ids = self.units.spell(found.ids)  # one that is longer than the cap in characters hasn't reached it in units
         return Sentences(ids[:, :max_length], found.capped | ((ids != PAD).sum(1) > max_length), found.log_probability)
 
@@ -150,14 +152,16 @@ class TimedSpeechDecoder(nn.Module):
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
         """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
-        read, predicted = self._read(transcript)
-        scores = self.aligner(transcript.ids, transcript.lengths, mel, lengths)
-        durations = align(scores, transcript.lengths, lengths)
-        said, alignment = self._say(read, durations, lengths, mel.shape[1])
+        said, alignment, timing = self._follow(transcript, mel, lengths)
         linear = self.linear(self.postnet(*cut_frames(said, lengths, part)))
-        timing = Timing(predicted, durations, scores, transcript.lengths)
         capped = torch.zeros_like(lengths).bool()
         return Speech(said, linear, lengths, -(-lengths // self.r), capped, alignment=alignment, timing=timing)
+
+    @torch.no_grad()
+    def misfit(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> Tensor:
+        """How unlike mel (B, T, n_mels) the transcripts sound, said in its rhythm: (B,), summed over its frames."""
+        said, _, _ = self._follow(transcript, mel, lengths)
+        return ((said - mel).abs().mean(2) * length_mask(lengths, mel.shape[1])).sum(1)
 
     @torch.no_grad()
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
@@ -169,6 +173,14 @@ class TimedSpeechDecoder(nn.Module):
         mel, alignment = self._say(read, durations, lengths, int(lengths.max()))
         linear = self.linear(self.postnet(mel, lengths))
         return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
+
+    def _follow(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Timing]:
+        """Mel (B, T, n_mels) with the durations that mel has, and how it was aligned."""
+        read, predicted = self._read(transcript)
+        scores = self.aligner(transcript.ids, transcript.lengths, mel, lengths)
+        durations = align(scores, transcript.lengths, lengths)
+        said, alignment = self._say(read, durations, lengths, mel.shape[1])
+        return said, alignment, Timing(predicted, durations, scores, transcript.lengths)
 
     def _read(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
         """What is to be said at each character (B, L, width), and the logarithm of its duration (B, L)."""

@@ -25,6 +25,9 @@ from skipmodal.text import PAD
 
 # Part of B's words in training: how words are spelled is learned from many of them, not from the rare ones alone.
 SPELLED = 0.25
+HEARD = 4  # hypotheses of a recording for each of the beam
+MISFIT = 3.0  # nats for a frame that is off by one in every band; 2 to 10 do about the same
+SAID_TOGETHER = 64  # hypotheses, to bound the memory
 
 
 class TokenSkipModal(nn.Module):
@@ -66,11 +69,13 @@ class TokenSkipModal(nn.Module):
     def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
         """mel (B, frames, n_mels), lengths (B,)."""
         e, tokens = self.speech_encoder(mel, lengths)
-        return self._latent(e, tokens, 4 * self.characters_per_frame)
+        return self._latent(e, tokens, 4 * self.characters_per_frame)._replace(mel=mel, frames=lengths)
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
-        """The most likely sentence of each item."""
-        return self.text_decoder.generate(latent, max_length, beam)
+        """The most likely sentence of each item; for a recording, with a beam, the one that also sounds like it."""
+        if latent.mel is None or beam == 1:
+            return self.text_decoder.generate(latent, max_length, beam)
+        return self._say_back(latent, self.text_decoder.generate(latent, max_length, HEARD * beam, every=True))
 
     def generate_speech(
         self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
@@ -149,6 +154,26 @@ class TokenSkipModal(nn.Module):
                 self._transcript(states, units, ids), batch.mel, batch.mel_lengths, batch.linear_part
             )
         return outputs
+
+    def _say_back(self, latent: Latent, heard: Sentences) -> Sentences:
+        """Analysis by synthesis: of the sentences that a recording may hold, p(text | speech) p(speech | text) decides.
+
+        `heard` has as many rows an item, one after the other. Said by D_spch in the recording's own rhythm, what was
+        misheard differs from it.
+        """
+        assert latent.mel is not None and latent.frames is not None
+        each = len(heard.ids) // len(latent.mel)
+        score = heard.log_probability.masked_fill(heard.capped, -torch.inf)
+        lengths = (heard.ids != PAD).sum(1).clamp(min=1)
+        for rows in torch.arange(len(heard.ids), device=lengths.device).split(SAID_TOGETHER):
+            ids, items = heard.ids[rows, : int(lengths[rows].max())], rows // each
+            units = self.text_decoder.units.segment(ids)
+            _, states, _ = self.text_decoder(self.encode_text(ids, lengths[rows]), units)
+            frames = latent.frames[items]
+            mel = latent.mel[items, : int(frames.max())]
+            score[rows] -= MISFIT * self.speech_decoder.misfit(self._transcript(states, units, ids), mel, frames)
+        best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.mel), device=lengths.device)
+        return Sentences(heard.ids[best], heard.capped[best], heard.log_probability[best])
 
     def _transcript(self, states: Tensor, units: Tensor, ids: Tensor) -> Transcript:
         """States of D_txt at units (B, S) -> at each of their characters ids (B, L)."""
