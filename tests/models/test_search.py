@@ -88,6 +88,25 @@ def test_at_the_cap_a_sentence_that_has_ended_is_preferred():
         assert not wide.capped.any()  # among so many some have ended
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_every_hypothesis_is_one_of_the_best_of_all_sentences(seed):
+    table, step, state = language(seed, 2)
+    found = beam_search(step, state, 4, 90, ONES, every=True)
+    assert len(found.ids) == 2 * 90
+    every = [(*letters, EOS) for n in range(4) for letters in product(LETTERS, repeat=n)]
+    every += list(product(LETTERS, repeat=4))
+    for row in range(2):
+        scores = {path: sum(table[row, x, y].item() for x, y in pairwise((BOS, *path))) for path in every}
+        best = sorted((scores[path] / len(path) ** LENGTH_POWER for path in every), reverse=True)
+        rows = range(row * 90, (row + 1) * 90)
+        paths = [tuple(i for i in found.ids[k].tolist() if i != PAD) for k in rows]
+        assert len(set(paths)) == 90
+        for k, path, value in zip(rows, paths, best, strict=False):
+            assert scores[path] / len(path) ** LENGTH_POWER == pytest.approx(value, abs=1e-4)
+            assert found.log_probability[k].item() == pytest.approx(scores[path], abs=1e-4)
+            assert found.capped[k] == (EOS not in path)
+
+
 def test_samples_come_as_often_as_they_are_likely():
     table, step, state = language(3, 1)
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import load_recipe, parse_recipe
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
-from skipmodal.models import build_model, token_decoders
+from skipmodal.models import build_model, token_decoders, tokens
 from skipmodal.models.layers import length_mask
 from skipmodal.models.token_decoders import Transcript
 from skipmodal.models.tokens import TokenSkipModal
@@ -108,6 +108,38 @@ def test_batches_equal_items_alone_in_every_direction():
             assert frames == int(speech.lengths[i])
             torch.testing.assert_close(speech.mel[i, :frames], spoken.mel[0, :frames], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(speech.linear[i, :frames], spoken.linear[0, :frames], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_of_what_a_recording_may_hold_the_best_sounding_is_taken(monkeypatch):
+    monkeypatch.setattr(tokens, "SAID_TOGETHER", 5)  # items lie on both sides of a cut
+    monkeypatch.setattr(tokens, "MISFIT", 100.0)  # all untrained sentences sound alike
+    model, batch = tiny_model().eval(), tiny_batch()
+    model.text_decoder.output.bias.data[text.EOS] += 1  # some hypotheses end
+    speech = model.encode_speech(batch.mel[:2], batch.mel_lengths[:2])
+    heard = model.text_decoder.generate(speech, 6, 3 * tokens.HEARD, every=True)
+    assert heard.capped.any() and not heard.capped.all()
+    expected = []
+    for item in range(2):
+        frames = batch.mel_lengths[item : item + 1]
+        mel = batch.mel[item : item + 1, : int(frames)]
+        scores = []
+        for row in range(item * 3 * tokens.HEARD, (item + 1) * 3 * tokens.HEARD):
+            ids = heard.ids[row][heard.ids[row] != 0][None]
+            lengths = torch.tensor([ids.shape[1]])
+            _, states, _ = model.text_decoder(model.encode_text(ids, lengths), model.text_decoder.units.segment(ids))
+            said = model.speech_decoder(Transcript(states, ids, lengths), mel, frames).mel
+            off = (said - mel).abs().mean(2).sum()
+            scores.append(-torch.inf if heard.capped[row] else float(heard.log_probability[row] - tokens.MISFIT * off))
+        expected.append(heard.ids[item * 3 * tokens.HEARD + scores.index(max(scores))])
+    found = model.generate_text(speech, 6, beam=3)
+    assert found.ids.tolist() == [row.tolist() for row in expected]
+    monkeypatch.setattr(tokens, "MISFIT", 0.0)
+    likeliest = model.generate_text(speech, 6, beam=3)
+    assert not torch.equal(likeliest.ids, found.ids)  # it was not for nothing
+    assert not (likeliest.capped | found.capped).any()
+    monkeypatch.setattr(model.speech_decoder, "misfit", None)  # a beam of one has nothing to choose from
+    assert model.generate_text(speech, 6).ids.shape[0] == 2
 
 
 def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it():
