@@ -147,7 +147,7 @@ class Translator:
 
     def _sentences(self, found: Sentences, source: str | None) -> list[Translation]:
         results = []
-        for ids, capped, log_p in zip(*(tensor.tolist() for tensor in found), strict=True):
+        for ids, capped, log_p, _ in zip(*(tensor.tolist() for tensor in found), strict=True):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
             confidence = self.confidence(score) if self.confidence and source == "image" else None

@@ -20,6 +20,7 @@ class Sentences(NamedTuple):
     ids: Tensor  # (B, L) units, or characters, end-of-sentence included, then padding
     capped: Tensor  # (B,) bool: hit the cap without an end
     log_probability: Tensor  # (B,) of the whole sentence, as these units
+    lengths: Tensor  # (B,) in what hypotheses are compared by
 
 
 def sample(step: Step, state: State, max_length: int) -> Tensor:
@@ -83,7 +84,7 @@ def beam_search(
         if (done if every else done[:, 0]).all():
             break
     if every:
-        return Sentences(ids[:, :, 1:].flatten(0, 1), ~done.flatten(), scores.flatten())
+        return Sentences(ids[:, :, 1:].flatten(0, 1), ~done.flatten(), scores.flatten(), lengths.flatten())
     best = done.int().argmax(1)  # the best that has ended, else the best
     items = torch.arange(batch, device=device)
-    return Sentences(ids[items, best, 1:], ~done[items, best], scores[items, best])
+    return Sentences(ids[items, best, 1:], ~done[items, best], scores[items, best], lengths[items, best])

@@ -29,8 +29,7 @@ class Latent(NamedTuple):
     lengths: Tensor  # (B,) valid tokens
     rate: float  # characters a token: 1 of text, 0 of a picture, which has no order
     ids: Tensor | None = None  # (B, N) of text: what is given needn't be decoded
-    mel: Tensor | None = None  # (B, frames, n_mels) of a recording, to hold against it what it is taken for
-    frames: Tensor | None = None  # (B,) valid frames
+    recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
 
     @property
     def mask(self) -> Tensor:
@@ -94,7 +93,7 @@ class AttentionTextDecoder(nn.Module):
         step = self._stepper(self._remember(latent).repeat(beam))
         found = beam_search(step, self._start(latent), max_length, beam, self.units.begins, every)
         ids = self.units.spell(found.ids)  # one that is longer than the cap in characters hasn't reached it in units
-        return Sentences(ids[:, :max_length], found.capped | ((ids != PAD).sum(1) > max_length), found.log_probability)
+        return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:

@@ -7,6 +7,7 @@ recording's time are kept instead. T, C and M are those of the vector model, M s
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
@@ -25,9 +26,10 @@ from skipmodal.text import PAD
 
 # Part of B's words in training: how words are spelled is learned from many of them, not from the rare ones alone.
 SPELLED = 0.25
-HEARD = 4  # hypotheses of a recording for each of the beam
+SEEN, HEARD = 2, 4  # hypotheses of a picture, and of a recording, for each of the beam
+LIKENESS = 1.0  # nats a word for the cosine of a picture's and its sentence's u; 0.7 to 3 do about the same
 MISFIT = 3.0  # nats for a frame that is off by one in every band; 2 to 10 do about the same
-SAID_TOGETHER = 64  # hypotheses, to bound the memory
+TOGETHER = 64  # hypotheses read, or said, at once: bounds the memory
 
 
 class TokenSkipModal(nn.Module):
@@ -69,13 +71,14 @@ class TokenSkipModal(nn.Module):
     def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
         """mel (B, frames, n_mels), lengths (B,)."""
         e, tokens = self.speech_encoder(mel, lengths)
-        return self._latent(e, tokens, 4 * self.characters_per_frame)._replace(mel=mel, frames=lengths)
+        return self._latent(e, tokens, 4 * self.characters_per_frame)._replace(recording=(mel, lengths))
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
-        """The most likely sentence of each item; for a recording, with a beam, the one that also sounds like it."""
-        if latent.mel is None or beam == 1:
+        """The most likely sentence of each item; with a beam, of the likeliest the one that agrees with the item."""
+        if latent.ids is not None or beam == 1:
             return self.text_decoder.generate(latent, max_length, beam)
-        return self._say_back(latent, self.text_decoder.generate(latent, max_length, HEARD * beam, every=True))
+        hypotheses = beam * (HEARD if latent.recording else SEEN)
+        return self._choose(latent, self.text_decoder.generate(latent, max_length, hypotheses, every=True))
 
     def generate_speech(
         self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
@@ -155,25 +158,29 @@ class TokenSkipModal(nn.Module):
             )
         return outputs
 
-    def _say_back(self, latent: Latent, heard: Sentences) -> Sentences:
-        """Analysis by synthesis: of the sentences that a recording may hold, p(text | speech) p(speech | text) decides.
+    def _choose(self, latent: Latent, found: Sentences) -> Sentences:
+        """Of as many hypotheses of each item, in rows one after the other, the best once they are read, or said, again.
 
-        `heard` has as many rows an item, one after the other. Said by D_spch in the recording's own rhythm, what was
-        misheard differs from it.
+        What a picture shows has a u like its own. What a recording holds sounds like it in its own rhythm: analysis by
+        synthesis, p(text | speech) p(speech | text).
         """
-        assert latent.mel is not None and latent.frames is not None
-        each = len(heard.ids) // len(latent.mel)
-        score = heard.log_probability.masked_fill(heard.capped, -torch.inf)
-        lengths = (heard.ids != PAD).sum(1).clamp(min=1)
-        for rows in torch.arange(len(heard.ids), device=lengths.device).split(SAID_TOGETHER):
-            ids, items = heard.ids[rows, : int(lengths[rows].max())], rows // each
-            units = self.text_decoder.units.segment(ids)
-            _, states, _ = self.text_decoder(self.encode_text(ids, lengths[rows]), units)
-            frames = latent.frames[items]
-            mel = latent.mel[items, : int(frames.max())]
-            score[rows] -= MISFIT * self.speech_decoder.misfit(self._transcript(states, units, ids), mel, frames)
-        best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.mel), device=lengths.device)
-        return Sentences(heard.ids[best], heard.capped[best], heard.log_probability[best])
+        each = len(found.ids) // len(latent.u)
+        items = torch.arange(len(found.ids), device=latent.u.device) // each
+        lengths = (found.ids != PAD).sum(1).clamp(min=1)
+        score = found.log_probability / (1 if latent.recording else found.lengths)
+        mean = latent.mean
+        for rows in torch.arange(len(items), device=items.device).split(TOGETHER):
+            ids, of = found.ids[rows, : int(lengths[rows].max())], items[rows]
+            read = self.encode_text(ids, lengths[rows])
+            if latent.recording:
+                units = self.text_decoder.units.segment(ids)
+                said = self._transcript(self.text_decoder(read, units)[1], units, ids)
+                score[rows] -= MISFIT * self.speech_decoder.misfit(said, *(part[of] for part in latent.recording))
+            else:
+                score[rows] += LIKENESS * F.cosine_similarity(read.mean, mean[of])
+        score = score.masked_fill(found.capped, -torch.inf)
+        best = score.view(-1, each).argmax(1) + items[::each] * each
+        return Sentences(*(tensor[best] for tensor in found))
 
     def _transcript(self, states: Tensor, units: Tensor, ids: Tensor) -> Transcript:
         """States of D_txt at units (B, S) -> at each of their characters ids (B, L)."""

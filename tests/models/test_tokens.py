@@ -112,7 +112,7 @@ def test_batches_equal_items_alone_in_every_direction():
 
 @torch.no_grad()
 def test_of_what_a_recording_may_hold_the_best_sounding_is_taken(monkeypatch):
-    monkeypatch.setattr(tokens, "SAID_TOGETHER", 5)  # items lie on both sides of a cut
+    monkeypatch.setattr(tokens, "TOGETHER", 5)  # items lie on both sides of a cut
     monkeypatch.setattr(tokens, "MISFIT", 100.0)  # all untrained sentences sound alike
     model, batch = tiny_model().eval(), tiny_batch()
     model.text_decoder.output.bias.data[text.EOS] += 1  # some hypotheses end
@@ -140,6 +140,24 @@ def test_of_what_a_recording_may_hold_the_best_sounding_is_taken(monkeypatch):
     assert not (likeliest.capped | found.capped).any()
     monkeypatch.setattr(model.speech_decoder, "misfit", None)  # a beam of one has nothing to choose from
     assert model.generate_text(speech, 6).ids.shape[0] == 2
+
+
+@torch.no_grad()
+def test_of_what_a_picture_may_show_the_sentence_with_a_u_like_its_own_is_taken(monkeypatch):
+    monkeypatch.setattr(tokens, "LIKENESS", 100.0)
+    model, batch = tiny_model().eval(), tiny_batch()
+    model.text_decoder.output.bias.data[text.EOS] += 1
+    picture = model.encode_image(batch.images[:2])
+    seen = model.text_decoder.generate(picture, 5, 3 * tokens.SEEN, every=True)
+    assert seen.capped.any() and not seen.capped.all()
+    found = model.generate_text(picture, 5, beam=3)
+    for item in range(2):
+        rows = [row for row in range(item * 6, (item + 1) * 6) if not seen.capped[row]]
+        sentences = [seen.ids[row][seen.ids[row] != 0][None] for row in rows]
+        u = torch.cat([model.encode_text(ids, torch.tensor([ids.shape[1]])).mean for ids in sentences])
+        score = seen.log_probability[rows] / seen.lengths[rows]
+        score += 100 * torch.cosine_similarity(u, picture.mean[item : item + 1])
+        assert found.ids[item].tolist() == seen.ids[rows[int(score.argmax())]].tolist()
 
 
 def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it():
