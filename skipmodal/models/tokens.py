@@ -166,21 +166,23 @@ class TokenSkipModal(nn.Module):
         """
         each = len(found.ids) // len(latent.u)
         items = torch.arange(len(found.ids), device=latent.u.device) // each
-        lengths = (found.ids != PAD).sum(1).clamp(min=1)
-        score = found.log_probability / (1 if latent.recording else found.lengths)
-        mean = latent.mean
-        for rows in torch.arange(len(items), device=items.device).split(TOGETHER):
-            ids, of = found.ids[rows, : int(lengths[rows].max())], items[rows]
-            read = self.encode_text(ids, lengths[rows])
-            if latent.recording:
-                units = self.text_decoder.units.segment(ids)
-                said = self._transcript(self.text_decoder(read, units)[1], units, ids)
-                score[rows] -= MISFIT * self.speech_decoder.misfit(said, *(part[of] for part in latent.recording))
-            else:
-                score[rows] += LIKENESS * F.cosine_similarity(read.mean, mean[of])
-        score = score.masked_fill(found.capped, -torch.inf)
-        best = score.view(-1, each).argmax(1) + items[::each] * each
+        # The same sentence in other units is the same.
+        sentences, which = torch.unique(torch.cat([items[:, None], found.ids], 1), dim=0, return_inverse=True)
+        agreement = torch.cat([self._agree(latent, part[:, 0], part[:, 1:]) for part in sentences.split(TOGETHER)])
+        score = found.log_probability / (1 if latent.recording else found.lengths) + agreement[which]
+        best = score.masked_fill(found.capped, -torch.inf).view(-1, each).argmax(1) + items[::each] * each
         return Sentences(*(tensor[best] for tensor in found))
+
+    def _agree(self, latent: Latent, items: Tensor, ids: Tensor) -> Tensor:
+        """How well sentences (N, L) go with the latent's items (N,), in nats: (N,)."""
+        lengths = (ids != PAD).sum(1).clamp(min=1)
+        ids = ids[:, : int(lengths.max())]
+        read = self.encode_text(ids, lengths)
+        if not latent.recording:
+            return LIKENESS * F.cosine_similarity(read.mean, latent.mean[items])
+        units = self.text_decoder.units.segment(ids)
+        said = self._transcript(self.text_decoder(read, units)[1], units, ids)
+        return -MISFIT * self.speech_decoder.misfit(said, *(part[items] for part in latent.recording))
 
     def _transcript(self, states: Tensor, units: Tensor, ids: Tensor) -> Transcript:
         """States of D_txt at units (B, S) -> at each of their characters ids (B, L)."""
