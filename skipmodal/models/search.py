@@ -42,9 +42,7 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
     return torch.cat(drawn, 1)
 
 
-def beam_search(
-    step: Step, state: State, max_length: int, beam: int, sizes: Tensor, every: bool = False
-) -> Sentences:
+def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Tensor, every: bool = False) -> Sentences:
     """The best of `beam` hypotheses an item, of which each has been given as many units.
 
     With `every`, all of them: row b * beam + k is the k-th best of item b, and the search goes on until all have ended.
