@@ -303,11 +303,11 @@ def test_text_decoder_stops_or_says_that_it_was_cut():
     decoder, u = TextDecoder(PAPER).eval(), torch.randn(2, 256)
     decoder.output.weight.data.zero_()
     decoder.output.bias.data[2] = 1.0  # end of sentence
-    ids, capped, _ = decoder.generate(u, 20)
+    ids, capped, *_ = decoder.generate(u, 20)
     assert ids.shape == (2, 1)
     assert not capped.any()
     decoder.output.bias.data[2] = -1.0
-    ids, capped, _ = decoder.generate(u, 20)
+    ids, capped, *_ = decoder.generate(u, 20)
     assert ids.shape == (2, 20)
     assert capped.all()
     assert (ids > 2).all()
