@@ -25,6 +25,7 @@ _BROKEN = (  # what Pillow's decoders raise for damaged files
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, NotImplementedError, OverflowError,
     MemoryError, struct.error, zlib.error,
 )  # fmt: skip
+EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite2"]
 ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite2": 288}  # pixels a side of what each sees
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -35,10 +36,7 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; all is kept, squeezed")] = 128
-    encoder: Annotated[
-        Literal["none", "efficientnet_lite0", "efficientnet_lite2"],
-        Field(description="frozen image encoder whose features are cached"),
-    ] = "none"
+    encoder: Annotated[EncoderName, Field(description="frozen image encoder whose features are cached")] = "none"
 
     @property
     def input_size(self) -> int:

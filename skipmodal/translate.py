@@ -138,6 +138,8 @@ class Translator:
             return self._sentences(found, source)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
+        if not speech.linear.isfinite().all():
+            raise UserError("the model says something that is not finite: its weights are damaged")
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
         said = self._sentences(behind, source) if behind else [Translation("", False)] * len(wavs)
         return [

@@ -1,9 +1,11 @@
 """`skipmodal prep`: sources -> prepared datasets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from skipmodal.image import EncoderName
 
 if TYPE_CHECKING:
     from skipmodal.data.writer import PrepReport
@@ -27,7 +29,7 @@ Speak = Annotated[
     typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:X.onnx."),
 ]
 Encoder = Annotated[
-    Literal["none", "efficientnet_lite0", "efficientnet_lite2"],
+    EncoderName,
     typer.Option("--encoder", help="Cache this frozen image encoder's features, as the recipe `base` wants."),
 ]
 Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, cpu, cuda, cuda:N or mps.")]

@@ -118,7 +118,7 @@ def _run(
         for (name, path, _), result in zip(readable, results, strict=True):
             if result.capped:
                 cap = f"{translator.max_text} characters" if target == "text" else f"{translator.max_seconds:g} s"
-                _tell(f"warning: {name}: the decoder did not stop by itself and was cut at {cap}")
+                _tell(f"warning: {name}: the result was longer than {cap} and was cut there")
             _deliver(name, result, target, path, as_json, translator)
     if failed:
         raise UserError(f"{failed} of {len(names)} inputs could not be read; the others are done")

@@ -160,7 +160,7 @@ def test_pipes_on_both_sides(model, photo):
     text = run("speech2text", "-", "-m", model, "--max-characters", "5", stdin=speech.stdout)
     assert text.returncode == 0
     assert len(text.stdout) <= 6
-    assert b"did not stop by itself" in text.stderr or len(text.stdout) < 6
+    assert b"was longer than 5 characters" in text.stderr or len(text.stdout) < 6
 
 
 def test_sentences_from_stdin_and_json_lines(here, model, tmp_path):
@@ -206,9 +206,21 @@ def test_a_cap_is_reported(here, model, photo, tmp_path):
     out = tmp_path / "o.wav"
     status, stdout, err = here("img2speech", photo, "-m", folder, "-o", out, "--max-seconds", "0.5", "--json")
     assert status == 0
-    assert "did not stop by itself and was cut at 0.5 s" in err
+    assert "was longer than 0.5 s and was cut there" in err
     assert json.loads(stdout)["capped"] is True
     assert soundfile.info(out).duration < 0.5
+
+
+def test_weights_that_are_not_finite_give_no_silent_wav(tmp_path, model, photo, here):
+    net = load(model, "cpu")
+    net.model.speech_decoder.linear.bias.data.fill_(torch.nan)
+    folder = tmp_path / "broken"
+    save_checkpoint(
+        folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), ""
+    )
+    status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
+    assert status == 1 and "its weights are damaged" in err
+    assert not (tmp_path / "o.wav").exists()
 
 
 @pytest.mark.parametrize(
