@@ -48,13 +48,12 @@ class RunningNorm(nn.BatchNorm1d):
     normalised together their proportions tell how long the batch's texts are, which the decoder then counts on.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__(width, momentum=0.01)
-
     def forward(self, x: Tensor) -> Tensor:
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         mean, variance = self.running_mean.clone(), self.running_var.clone()
         if self.training:
+            # Of all batches at first: what is far from normal then saturates what comes before it, for good.
+            self.momentum = max(0.01, 1 / (int(self.num_batches_tracked) + 1))
             with torch.no_grad():
                 super().forward(x)  # updates them
         return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)

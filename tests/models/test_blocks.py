@@ -326,3 +326,18 @@ def test_running_norm_in_training_is_what_it_is_in_use():
     x.requires_grad_()
     norm(x)[0].sum().backward()
     assert x.grad[0].abs().min() > 0 and not x.grad[1:].any()
+
+
+def test_running_norm_is_a_norm_from_the_second_batch_on_and_then_moves_slowly():
+    torch.manual_seed(0)
+    norm = RunningNorm(4)
+    batches = torch.randn(30, 50, 4) * 3 + 2
+    for n, batch in enumerate(batches, 1):
+        norm(batch)
+        torch.testing.assert_close(norm.running_mean, batches[:n].mean((0, 1)))
+    torch.testing.assert_close(norm(batches[0]).mean(0), torch.zeros(4), rtol=0, atol=0.5)
+    torch.testing.assert_close(norm(batches[0]).std(0), torch.ones(4), rtol=0.3, atol=0)
+    norm.num_batches_tracked += 1000
+    before = norm.running_mean.clone()
+    norm(batches[0] + 100)
+    torch.testing.assert_close(norm.running_mean - before, 0.01 * (batches[0].mean(0) + 100 - before))
