@@ -138,8 +138,7 @@ class Translator:
             return self._sentences(found, source)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
-        if not speech.linear.isfinite().all():
-            raise UserError("the model says something that is not finite: its weights are damaged")
+        _check_finite(speech.linear)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
         said = self._sentences(behind, source) if behind else [Translation("", False)] * len(wavs)
         return [
@@ -148,6 +147,7 @@ class Translator:
         ]
 
     def _sentences(self, found: Sentences, source: str | None) -> list[Translation]:
+        _check_finite(found.log_probability)
         results = []
         for ids, capped, log_p, _ in zip(*(tensor.tolist() for tensor in found), strict=True):
             sentence = text.decode(ids)
@@ -155,6 +155,11 @@ class Translator:
             confidence = self.confidence(score) if self.confidence and source == "image" else None
             results.append(Translation(sentence, capped, sentence, score, confidence))
         return results
+
+
+def _check_finite(output: Tensor) -> None:
+    if not output.isfinite().all():
+        raise UserError("the model says something that is not finite: its weights are damaged")
 
 
 def _to_peak(wav: np.ndarray, peak: float = 0.95) -> np.ndarray:

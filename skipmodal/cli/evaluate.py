@@ -38,7 +38,9 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
     wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
-    beam: Annotated[int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy.")] = 4,
+    beam: Annotated[
+        int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy, and fastest.")
+    ] = 4,
     max_seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")] = 15.0,
     max_characters: Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")] = 300,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs decoded together.")] = 32,

@@ -38,7 +38,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]
 MaxSeconds = Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")]
 MaxCharacters = Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")]
-Beam = Annotated[int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy.")]
+Beam = Annotated[int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy, and fastest.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -117,7 +117,8 @@ def _run(
         results = translator.decode(latent, target, source)
         for (name, path, _), result in zip(readable, results, strict=True):
             if result.capped:
-                cap = f"{translator.max_text} characters" if target == "text" else f"{translator.max_seconds:g} s"
+                in_text = target == "text" or len(result.text or "") >= translator.max_text
+                cap = f"{translator.max_text} characters" if in_text else f"{translator.max_seconds:g} s"
                 _tell(f"warning: {name}: the result was longer than {cap} and was cut there")
             _deliver(name, result, target, path, as_json, translator)
     if failed:

@@ -52,7 +52,7 @@ class RunningNorm(nn.BatchNorm1d):
         assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         mean, variance = self.running_mean.clone(), self.running_var.clone()
         if self.training:
-            # Of all batches at first: what is far from normal then saturates what comes before it, for good.
+            # A mean of all batches at first: while it crept up from 0 and 1, the tanh before it saturated for good.
             self.momentum = max(0.01, 1 / (int(self.num_batches_tracked) + 1))
             with torch.no_grad():
                 super().forward(x)  # updates them

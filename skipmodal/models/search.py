@@ -15,12 +15,12 @@ Step = Callable[[Tensor, State], tuple[Tensor, State]]
 
 
 class Sentences(NamedTuple):
-    """What a search found."""
+    """What a search found: B items, or all hypotheses of each."""
 
     ids: Tensor  # (B, L) units, or characters, end-of-sentence included, then padding
-    capped: Tensor  # (B,) bool: hit the cap without an end
+    capped: Tensor  # (B,) bool: without an end
     log_probability: Tensor  # (B,) of the whole sentence, as these units
-    lengths: Tensor  # (B,) in what hypotheses are compared by
+    lengths: Tensor  # (B,) what the search divided it by: characters, or words and signs
 
 
 def sample(step: Step, state: State, max_length: int) -> Tensor:
@@ -45,7 +45,8 @@ def sample(step: Step, state: State, max_length: int) -> Tensor:
 def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Tensor, every: bool = False) -> Sentences:
     """The best of `beam` hypotheses an item, of which each has been given as many units.
 
-    With `every`, all of them: row b * beam + k is the k-th best of item b, and the search goes on until all have ended.
+    With `every`, all of them: row b * beam + k is the k-th best of item b. After its best has ended the others of an
+    item may go on for as many units again; where one alone is wanted they stop with it.
 
     `sizes` (units,) is the length of each: characters, or words, of which a spelled one is as long as the same word
     whole, or its many sure letters would be worth more than the one choice of a word.
@@ -61,7 +62,8 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
     done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     ids = torch.full((batch, beam, 1), BOS, device=device)
     first_rows = torch.arange(batch, device=device)[:, None] * beam
-    for _ in range(max_length):
+    last = torch.full((batch, 1), max_length + 1, device=device)  # step of an item: loops would push out what has ended
+    for i in range(1, max_length + 1):
         logits, state = step(ids[:, :, -1].reshape(-1, 1), state)
         logits[:, (PAD, BOS)] = -torch.inf  # never targets; an untrained model may emit them
         log_p = logits.float().log_softmax(-1).view(batch, beam, -1)
@@ -76,13 +78,14 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
         lengths = lengths.gather(1, parent) + sizes[symbol]
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
-        if not every:  # once its best has ended an item is finished, whatever the others of the batch still do
-            scores[:, 1:] = scores[:, 1:].masked_fill(done[:, :1], -torch.inf)
+        last = torch.where(done[:, :1], last.clamp(max=2 * i if every else i), last)
+        scores = scores.masked_fill(~done & (last <= i), -torch.inf)
         state = tuple(tensor.index_select(1, (first_rows + parent).flatten()) for tensor in state)
-        if (done if every else done[:, 0]).all():
+        if (done | (last <= i)).all():
             break
     if every:
-        return Sentences(ids[:, :, 1:].flatten(0, 1), ~done.flatten(), scores.flatten(), lengths.flatten())
+        capped = ~done | scores.isinf()  # where there are fewer than `beam`, the rest is nothing
+        return Sentences(ids[:, :, 1:].flatten(0, 1), capped.flatten(), scores.flatten(), lengths.flatten())
     best = done.int().argmax(1)  # the best that has ended, else the best
     items = torch.arange(batch, device=device)
     return Sentences(ids[items, best, 1:], ~done[items, best], scores[items, best], lengths[items, best])

@@ -41,7 +41,7 @@ class Latent(NamedTuple):
         return (self.u * self.mask[:, :, None]).sum(1) / self.lengths[:, None]
 
     def repeat(self, times: int) -> "Latent":
-        """Each item `times` times in a row."""
+        """The tokens of each item `times` times in a row."""
         return Latent(self.u.repeat_interleave(times, 0), self.lengths.repeat_interleave(times, 0), self.rate)
 
     def positions(self) -> Tensor:
@@ -156,9 +156,11 @@ class TimedSpeechDecoder(nn.Module):
         capped = torch.zeros_like(lengths).bool()
         return Speech(said, linear, lengths, -(-lengths // self.r), capped, alignment=alignment, timing=timing)
 
-    @torch.no_grad()
     def misfit(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> Tensor:
-        """How unlike mel (B, T, n_mels) the transcripts sound, said in its rhythm: (B,), summed over its frames."""
+        """How unlike mel (B, T, n_mels) the transcripts sound, said in its rhythm: (B,), summed over its frames.
+
+        Characters that it has no frame for are not judged.
+        """
         said, _, _ = self._follow(transcript, mel, lengths)
         return ((said - mel).abs().mean(2) * length_mask(lengths, mel.shape[1])).sum(1)
 

@@ -29,7 +29,8 @@ SPELLED = 0.25
 SEEN, HEARD = 2, 4  # hypotheses of a picture, and of a recording, for each of the beam
 LIKENESS = 1.0  # nats a word for the cosine of a picture's and its sentence's u; 0.7 to 3 do about the same
 MISFIT = 3.0  # nats for a frame that is off by one in every band; 2 to 10 do about the same
-TOGETHER = 64  # hypotheses read, or said, at once: bounds the memory
+CELLS = 2_000_000  # frames times characters of all hypotheses that are read, or said, at once: bounds the memory
+FRAMES = 256  # of a recording that takes as much memory to be said as a picture's sentence to be read
 
 
 class TokenSkipModal(nn.Module):
@@ -74,7 +75,11 @@ class TokenSkipModal(nn.Module):
         return self._latent(e, tokens, 4 * self.characters_per_frame)._replace(recording=(mel, lengths))
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
-        """The most likely sentence of each item; with a beam, of the likeliest the one that agrees with the item."""
+        """The most likely sentence of each item, in characters (B, L).
+
+        With a beam, for a picture or a recording: of twice, or four times, as many likely ones that which agrees with
+        it best. What judges is learned by the contrastive loss, and by D_spch.
+        """
         if latent.ids is not None or beam == 1:
             return self.text_decoder.generate(latent, max_length, beam)
         hypotheses = beam * (HEARD if latent.recording else SEEN)
@@ -158,24 +163,33 @@ class TokenSkipModal(nn.Module):
             )
         return outputs
 
+    @torch.no_grad()
     def _choose(self, latent: Latent, found: Sentences) -> Sentences:
         """Of as many hypotheses of each item, in rows one after the other, the best once they are read, or said, again.
 
         What a picture shows has a u like its own. What a recording holds sounds like it in its own rhythm: analysis by
         synthesis, p(text | speech) p(speech | text).
         """
-        each = len(found.ids) // len(latent.u)
-        items = torch.arange(len(found.ids), device=latent.u.device) // each
-        # The same sentence in other units is the same.
-        sentences, which = torch.unique(torch.cat([items[:, None], found.ids], 1), dim=0, return_inverse=True)
-        agreement = torch.cat([self._agree(latent, part[:, 0], part[:, 1:]) for part in sentences.split(TOGETHER)])
-        score = found.log_probability / (1 if latent.recording else found.lengths) + agreement[which]
-        best = score.masked_fill(found.capped, -torch.inf).view(-1, each).argmax(1) + items[::each] * each
-        return Sentences(*(tensor[best] for tensor in found))
+        # Sentences of one recording say the same time, those of a picture may be of any length.
+        likely = found.log_probability if latent.recording else found.log_probability / found.lengths
+        score = torch.full_like(likely, -torch.inf)
+        rows = (~found.capped).nonzero()[:, 0]
+        each, device = len(found.ids) // len(latent.u), rows.device
+        if len(rows):
+            # The same sentence in other units is the same. On the CPU: MPS had no unique of rows before torch 2.10.
+            numbered = torch.cat([rows[:, None] // each, found.ids[rows]], 1).cpu()
+            sentences, which = torch.unique(numbered, dim=0, return_inverse=True)
+            frames = latent.recording[0].shape[1] if latent.recording else FRAMES
+            parts = sentences.to(device).split(max(1, CELLS // (frames * found.ids.shape[1])))
+            agreement = torch.cat([self._agree(latent, part[:, 0], part[:, 1:]) for part in parts])
+            score[rows] = likely[rows] + agreement[which.to(device)]
+        best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.u), device=device)
+        longest = int((found.ids[best] != PAD).sum(1).max())
+        return Sentences(found.ids[best, :longest], *(tensor[best] for tensor in found[1:]))
 
     def _agree(self, latent: Latent, items: Tensor, ids: Tensor) -> Tensor:
         """How well sentences (N, L) go with the latent's items (N,), in nats: (N,)."""
-        lengths = (ids != PAD).sum(1).clamp(min=1)
+        lengths = (ids != PAD).sum(1)
         ids = ids[:, : int(lengths.max())]
         read = self.encode_text(ids, lengths)
         if not latent.recording:

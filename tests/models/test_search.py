@@ -28,6 +28,11 @@ def language(seed: int, rows: int):
     return table, step, (torch.arange(rows, dtype=torch.float)[None, :, None],)
 
 
+def sentences(found):
+    """Those that have ended, as lists of characters, in order."""
+    return sorted([i for i in row if i != PAD] for row in found.ids[~found.capped].tolist())
+
+
 def best_by_hand(table, longest: int):
     """The first sentence that ends while it is the best of all sentences and beginnings of its length."""
 
@@ -73,7 +78,11 @@ def test_items_do_not_depend_on_their_batch(beam):
     for seed in range(30):
         _, step, state = language(seed, 5)
         together = beam_search(step, state, 12, beam, ONES)
+        every = beam_search(step, state, 12, beam, ONES, every=True)
         for row in range(5):
+            some = beam_search(step, (state[0][:, row : row + 1],), 12, beam, ONES, every=True)
+            theirs = every._replace(**{k: v[row * beam : (row + 1) * beam] for k, v in every._asdict().items()})
+            assert sentences(some) == sentences(theirs)
             alone = beam_search(step, (state[0][:, row : row + 1],), 12, beam, ONES)
             n = alone.ids.shape[1]
             assert together.ids[row, :n].tolist() == alone.ids[0].tolist(), (seed, row)
@@ -89,22 +98,41 @@ def test_at_the_cap_a_sentence_that_has_ended_is_preferred():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_hypothesis_is_one_of_the_best_of_all_sentences(seed):
+def test_every_hypothesis_may_go_on_for_as_long_again_as_the_best(seed):
     table, step, state = language(seed, 2)
-    found = beam_search(step, state, 4, 90, ONES, every=True)
-    assert len(found.ids) == 2 * 90
-    every = [(*letters, EOS) for n in range(4) for letters in product(LETTERS, repeat=n)]
-    every += list(product(LETTERS, repeat=4))
+    found = beam_search(step, state, 4, 130, ONES, every=True)  # more than there are sentences
+    assert len(found.ids) == 2 * 130
     for row in range(2):
-        scores = {path: sum(table[row, x, y].item() for x, y in pairwise((BOS, *path))) for path in every}
-        best = sorted((scores[path] / len(path) ** LENGTH_POWER for path in every), reverse=True)
-        rows = range(row * 90, (row + 1) * 90)
+        scores = {
+            path: sum(table[row, x, y].item() for x, y in pairwise((BOS, *path)))
+            for n in range(4)
+            for letters in product(LETTERS, repeat=n)
+            for path in ((*letters, EOS), (*letters, LETTERS[0]), (*letters, LETTERS[1]), (*letters, LETTERS[2]))
+        }
+
+        def best_ends(n, scores=scores):
+            known = [path for path in scores if len(path) == n or (len(path) < n and path[-1] == EOS)]
+            return max(known, key=lambda path: scores[path] / len(path) ** LENGTH_POWER)[-1] == EOS
+
+        last = 2 * next((n for n in (1, 2, 3) if best_ends(n)), 4)
+        rows = [k for k in range(row * 130, (row + 1) * 130) if not found.capped[k]]
         paths = [tuple(i for i in found.ids[k].tolist() if i != PAD) for k in rows]
-        assert len(set(paths)) == 90
-        for k, path, value in zip(rows, paths, best, strict=False):
-            assert scores[path] / len(path) ** LENGTH_POWER == pytest.approx(value, abs=1e-4)
+        assert sorted(paths) == sorted(path for path in scores if path[-1] == EOS and len(path) <= last)
+        for k, path in zip(rows, paths, strict=True):
             assert found.log_probability[k].item() == pytest.approx(scores[path], abs=1e-4)
-            assert found.capped[k] == (EOS not in path)
+            assert found.lengths[k] == len(path)
+
+
+def test_loops_do_not_push_out_what_has_ended():
+    table = torch.full((1, 66, 66), -torch.inf)
+    a, b, c = LETTERS
+    table[0, BOS, [EOS, a]] = torch.tensor([0.6, 0.4]).log()
+    for letter in LETTERS:
+        table[0, letter, [a, b, c, EOS]] = torch.tensor([0.97, 0.01, 0.01, 0.01]).log()
+    found = beam_search(
+        lambda ids, state: (table[0, ids[:, 0]], state), (torch.zeros(1, 1, 1),), 90, 4, ONES, every=True
+    )
+    assert [EOS] in sentences(found)
 
 
 def test_samples_come_as_often_as_they_are_likely():

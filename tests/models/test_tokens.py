@@ -92,8 +92,9 @@ def latents(model, batch):
     yield "text", lambda i: model.encode_text(batch.ids[i], batch.lengths[i])
 
 
-def test_batches_equal_items_alone_in_every_direction():
-    model, batch = tiny_model().eval(), tiny_batch()
+def test_batches_equal_items_alone_in_every_direction(monkeypatch):
+    model, batch = talkative_model(monkeypatch), tiny_batch()
+    batch.mel[1, batch.mel_lengths[1] :] = 0.7
     for name, encode in latents(model, batch):
         together = model.generate_text(encode(slice(0, 2)), 12, beam=3)
         speech, sentences = model.generate_speech(encode(slice(0, 2)), 30, 12, beam=3)
@@ -110,54 +111,84 @@ def test_batches_equal_items_alone_in_every_direction():
             torch.testing.assert_close(speech.linear[i, :frames], spoken.linear[0, :frames], rtol=1e-4, atol=1e-5)
 
 
+def talkative_model(monkeypatch, seed=10, **changes) -> TokenSkipModal:
+    """Untrained, but its sentences differ, some of them end, and, with the seeds given, which of them agree matters."""
+    model = tiny_model(**changes).eval()
+    generator = torch.Generator().manual_seed(seed)
+    decoder = model.text_decoder
+    for layer in (
+        decoder.embed,
+        decoder.state,
+        decoder.output,
+        model.text_encoder.project,
+        model.image_encoder.project,
+    ):
+        layer.weight.data += torch.randn(layer.weight.shape, generator=generator)
+    model.text_decoder.output.bias.data[text.EOS] += 0.5
+    monkeypatch.setattr(tokens, "MISFIT", 100.0)
+    monkeypatch.setattr(tokens, "LIKENESS", 100000.0)
+    return model
+
+
+def agreement_by_hand(model, source, batch, item, ids):
+    """Of one sentence with one item, alone."""
+    lengths = torch.tensor([ids.shape[1]])
+    read = model.encode_text(ids, lengths)
+    if source == "image":
+        picture = model.encode_image(batch.images[item : item + 1])
+        return tokens.LIKENESS * torch.cosine_similarity(read.mean, picture.mean)
+    frames = batch.mel_lengths[item : item + 1]
+    mel = batch.mel[item : item + 1, : int(frames)]
+    units = model.text_decoder.units.segment(ids)
+    states = model.text_decoder.units.to_characters(model.text_decoder(read, units)[1], units, ids.shape[1])
+    said = model.speech_decoder(Transcript(states, ids, lengths), mel, frames).mel
+    return -tokens.MISFIT * (said - mel).abs().mean(2).sum()
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "seed"), [("image", 0, 33), ("image", 3, 4), ("speech", 0, 10), ("speech", 3, 10)]
+)
 @torch.no_grad()
-def test_of_what_a_recording_may_hold_the_best_sounding_is_taken(monkeypatch):
-    monkeypatch.setattr(tokens, "TOGETHER", 5)  # items lie on both sides of a cut
-    monkeypatch.setattr(tokens, "MISFIT", 100.0)  # all untrained sentences sound alike
-    model, batch = tiny_model().eval(), tiny_batch()
-    model.text_decoder.output.bias.data[text.EOS] += 1  # some hypotheses end
-    speech = model.encode_speech(batch.mel[:2], batch.mel_lengths[:2])
-    heard = model.text_decoder.generate(speech, 6, 3 * tokens.HEARD, every=True)
-    assert heard.capped.any() and not heard.capped.all()
-    expected = []
+def test_of_the_likeliest_sentences_the_one_that_agrees_is_taken(monkeypatch, source, words, seed):
+    monkeypatch.setattr(tokens, "CELLS", 1000)  # items lie on both sides of a cut
+    model, batch = talkative_model(monkeypatch, seed, words=words), tiny_batch()
+    model.learn_words(["a b", "a b", "b a"])
+    batch.mel[1, batch.mel_lengths[1] :] = 0.7  # padding is nothing
+    encode = dict(latents(model, batch))[source]
+    each = 4 * (tokens.HEARD if source == "speech" else tokens.SEEN)
+    latent = encode(slice(0, 2))
+    found = model.text_decoder.generate(latent, 7, each, every=True)
+    assert found.capped.any() and not found.capped.view(2, each).all(1).any()
+    chosen, likeliest = [], []
     for item in range(2):
-        frames = batch.mel_lengths[item : item + 1]
-        mel = batch.mel[item : item + 1, : int(frames)]
-        scores = []
-        for row in range(item * 3 * tokens.HEARD, (item + 1) * 3 * tokens.HEARD):
-            ids = heard.ids[row][heard.ids[row] != 0][None]
-            lengths = torch.tensor([ids.shape[1]])
-            _, states, _ = model.text_decoder(model.encode_text(ids, lengths), model.text_decoder.units.segment(ids))
-            said = model.speech_decoder(Transcript(states, ids, lengths), mel, frames).mel
-            off = (said - mel).abs().mean(2).sum()
-            scores.append(-torch.inf if heard.capped[row] else float(heard.log_probability[row] - tokens.MISFIT * off))
-        expected.append(heard.ids[item * 3 * tokens.HEARD + scores.index(max(scores))])
-    found = model.generate_text(speech, 6, beam=3)
-    assert found.ids.tolist() == [row.tolist() for row in expected]
-    monkeypatch.setattr(tokens, "MISFIT", 0.0)
-    likeliest = model.generate_text(speech, 6, beam=3)
-    assert not torch.equal(likeliest.ids, found.ids)  # it was not for nothing
-    assert not (likeliest.capped | found.capped).any()
-    monkeypatch.setattr(model.speech_decoder, "misfit", None)  # a beam of one has nothing to choose from
-    assert model.generate_text(speech, 6).ids.shape[0] == 2
+        rows = [row for row in range(item * each, (item + 1) * each) if not found.capped[row]]
+        sentences = [found.ids[row][found.ids[row] != 0][None] for row in rows]
+        score = found.log_probability[rows] / (found.lengths[rows] if source == "image" else 1)
+        agreement = torch.stack([agreement_by_hand(model, source, batch, item, ids) for ids in sentences]).view(-1)
+        alone = torch.cat([model._agree(latent, torch.tensor([item]), ids) for ids in sentences])
+        torch.testing.assert_close(alone, agreement, rtol=1e-5, atol=1e-5)  # pictures hardly differ yet
+        likeliest.append(sentences[int(score.argmax())][0].tolist())
+        chosen.append(sentences[int((score + agreement).argmax())][0].tolist())
+    assert chosen != likeliest  # it is not for nothing
+    assert chosen[0] != chosen[1]
+    for weight, expected in ((None, chosen), (0.0, likeliest)):
+        if weight is not None:
+            monkeypatch.setattr(tokens, "MISFIT" if source == "speech" else "LIKENESS", weight)
+        taken = model.generate_text(latent, 7, beam=4)
+        assert [[i for i in row if i] for row in taken.ids.tolist()] == expected
+        assert not taken.capped.any()
 
 
 @torch.no_grad()
-def test_of_what_a_picture_may_show_the_sentence_with_a_u_like_its_own_is_taken(monkeypatch):
-    monkeypatch.setattr(tokens, "LIKENESS", 100.0)
-    model, batch = tiny_model().eval(), tiny_batch()
-    model.text_decoder.output.bias.data[text.EOS] += 1
-    picture = model.encode_image(batch.images[:2])
-    seen = model.text_decoder.generate(picture, 5, 3 * tokens.SEEN, every=True)
-    assert seen.capped.any() and not seen.capped.all()
-    found = model.generate_text(picture, 5, beam=3)
-    for item in range(2):
-        rows = [row for row in range(item * 6, (item + 1) * 6) if not seen.capped[row]]
-        sentences = [seen.ids[row][seen.ids[row] != 0][None] for row in rows]
-        u = torch.cat([model.encode_text(ids, torch.tensor([ids.shape[1]])).mean for ids in sentences])
-        score = seen.log_probability[rows] / seen.lengths[rows]
-        score += 100 * torch.cosine_similarity(u, picture.mean[item : item + 1])
-        assert found.ids[item].tolist() == seen.ids[rows[int(score.argmax())]].tolist()
+def test_where_no_sentence_ends_the_likeliest_is_taken(monkeypatch):
+    model, batch = talkative_model(monkeypatch), tiny_batch()
+    model.text_decoder.output.bias.data[text.EOS] -= 100
+    for source, encode in latents(model, batch):
+        if source != "text":
+            taken = model.generate_text(encode(slice(0, 2)), 5, beam=3)
+            wide = 3 * (tokens.HEARD if source == "speech" else tokens.SEEN)
+            found = model.text_decoder.generate(encode(slice(0, 2)), 5, wide, every=True)
+            assert taken.capped.all() and torch.equal(taken.ids, found.ids[::wide])
 
 
 def test_text_decoder_fed_its_own_output_is_teacher_forcing_on_it():
