@@ -62,7 +62,7 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
     done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
     ids = torch.full((batch, beam, 1), BOS, device=device)
     first_rows = torch.arange(batch, device=device)[:, None] * beam
-    last = torch.full((batch, 1), max_length + 1, device=device)  # step of an item: loops would push out what has ended
+    last = torch.full((batch, 1), max_length + 1, device=device)  # steps of an item; or loops push out what has ended
     for i in range(1, max_length + 1):
         logits, state = step(ids[:, :, -1].reshape(-1, 1), state)
         logits[:, (PAD, BOS)] = -torch.inf  # never targets; an untrained model may emit them

@@ -170,7 +170,7 @@ class TokenSkipModal(nn.Module):
         What a picture shows has a u like its own. What a recording holds sounds like it in its own rhythm: analysis by
         synthesis, p(text | speech) p(speech | text).
         """
-        # Sentences of one recording say the same time, those of a picture may be of any length.
+        # Those of one recording last as long as it does, those of a picture may be of any length.
         likely = found.log_probability if latent.recording else found.log_probability / found.lengths
         score = torch.full_like(likely, -torch.inf)
         rows = (~found.capped).nonzero()[:, 0]

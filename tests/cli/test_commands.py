@@ -196,13 +196,16 @@ def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):
     assert [p.name for p in out.iterdir()] == ["photo.wav"]
 
 
+def with_bias(model, layer, value, folder):
+    """A copy of a checkpoint whose D_spch has another bias in a layer."""
+    net = load(model, "cpu").model
+    getattr(net.speech_decoder, layer).bias.data.fill_(value)
+    save_checkpoint(folder, Checkpoint(net, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), "")
+    return folder
+
+
 def test_a_cap_is_reported(here, model, photo, tmp_path):
-    net = load(model, "cpu")
-    net.model.speech_decoder.stop.bias.data.fill_(-50.0)
-    folder = tmp_path / "endless"
-    save_checkpoint(
-        folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), ""
-    )
+    folder = with_bias(model, "stop", -50.0, tmp_path / "endless")
     out = tmp_path / "o.wav"
     status, stdout, err = here("img2speech", photo, "-m", folder, "-o", out, "--max-seconds", "0.5", "--json")
     assert status == 0
@@ -212,12 +215,7 @@ def test_a_cap_is_reported(here, model, photo, tmp_path):
 
 
 def test_weights_that_are_not_finite_give_no_silent_wav(tmp_path, model, photo, here):
-    net = load(model, "cpu")
-    net.model.speech_decoder.linear.bias.data.fill_(torch.nan)
-    folder = tmp_path / "broken"
-    save_checkpoint(
-        folder, Checkpoint(net.model, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), ""
-    )
+    folder = with_bias(model, "linear", torch.nan, tmp_path / "broken")
     status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
     assert status == 1 and "its weights are damaged" in err
     assert not (tmp_path / "o.wav").exists()

@@ -33,21 +33,25 @@ def sentences(found):
     return sorted([i for i in row if i != PAD] for row in found.ids[~found.capped].tolist())
 
 
-def best_by_hand(table, longest: int):
-    """The first sentence that ends while it is the best of all sentences and beginnings of its length."""
+def score(table, path):
+    return sum(table[x, y].item() for x, y in pairwise((BOS, *path)))
 
-    def score(path):
-        return sum(table[x, y].item() for x, y in pairwise((BOS, *path)))
+
+def best_by_hand(table, longest: int):
+    """The first sentence that ends while it is the best of all sentences and beginnings of its length; its score, and
+    that length."""
+
+    def a_character(path):
+        return score(table, path) / len(path) ** LENGTH_POWER
 
     ended = []
     for n in range(1, longest + 1):
         ended += [(*letters, EOS) for letters in product(LETTERS, repeat=n - 1)]
         every = ended + list(product(LETTERS, repeat=n))
-        best = max(every, key=lambda path: score(path) / len(path) ** LENGTH_POWER)
-        if best[-1] == EOS:
+        if max(every, key=a_character)[-1] == EOS:
             break
-    best = max(ended, key=lambda path: score(path) / len(path) ** LENGTH_POWER)
-    return list(best), score(best)
+    best = max(ended, key=a_character)
+    return list(best), score(table, best), n
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -55,9 +59,9 @@ def test_a_wide_beam_finds_the_best_sentence(seed):
     table, step, state = language(seed, 3)
     found = beam_search(step, state, 4, 60, ONES)
     for row in range(3):
-        ids, score = best_by_hand(table[row], 4)
+        ids, expected, _ = best_by_hand(table[row], 4)
         assert [i for i in found.ids[row].tolist() if i != PAD] == ids
-        assert found.log_probability[row].item() == pytest.approx(score, abs=1e-4)
+        assert found.log_probability[row].item() == pytest.approx(expected, abs=1e-4)
     assert not found.capped.any()
 
 
@@ -103,23 +107,13 @@ def test_every_hypothesis_may_go_on_for_as_long_again_as_the_best(seed):
     found = beam_search(step, state, 4, 130, ONES, every=True)  # more than there are sentences
     assert len(found.ids) == 2 * 130
     for row in range(2):
-        scores = {
-            path: sum(table[row, x, y].item() for x, y in pairwise((BOS, *path)))
-            for n in range(4)
-            for letters in product(LETTERS, repeat=n)
-            for path in ((*letters, EOS), (*letters, LETTERS[0]), (*letters, LETTERS[1]), (*letters, LETTERS[2]))
-        }
-
-        def best_ends(n, scores=scores):
-            known = [path for path in scores if len(path) == n or (len(path) < n and path[-1] == EOS)]
-            return max(known, key=lambda path: scores[path] / len(path) ** LENGTH_POWER)[-1] == EOS
-
-        last = 2 * next((n for n in (1, 2, 3) if best_ends(n)), 4)
+        _, _, n = best_by_hand(table[row], 4)
+        ended = [(*letters, EOS) for length in range(min(2 * n, 4)) for letters in product(LETTERS, repeat=length)]
         rows = [k for k in range(row * 130, (row + 1) * 130) if not found.capped[k]]
         paths = [tuple(i for i in found.ids[k].tolist() if i != PAD) for k in rows]
-        assert sorted(paths) == sorted(path for path in scores if path[-1] == EOS and len(path) <= last)
+        assert sorted(paths) == sorted(ended)
         for k, path in zip(rows, paths, strict=True):
-            assert found.log_probability[k].item() == pytest.approx(scores[path], abs=1e-4)
+            assert found.log_probability[k].item() == pytest.approx(score(table[row], path), abs=1e-4)
             assert found.lengths[k] == len(path)
 
 

@@ -171,12 +171,12 @@ def test_of_the_likeliest_sentences_the_one_that_agrees_is_taken(monkeypatch, so
         chosen.append(sentences[int((score + agreement).argmax())][0].tolist())
     assert chosen != likeliest  # it is not for nothing
     assert chosen[0] != chosen[1]
-    for weight, expected in ((None, chosen), (0.0, likeliest)):
-        if weight is not None:
-            monkeypatch.setattr(tokens, "MISFIT" if source == "speech" else "LIKENESS", weight)
+    for expected in (chosen, likeliest):
         taken = model.generate_text(latent, 7, beam=4)
         assert [[i for i in row if i] for row in taken.ids.tolist()] == expected
         assert not taken.capped.any()
+        monkeypatch.setattr(tokens, "MISFIT", 0.0)
+        monkeypatch.setattr(tokens, "LIKENESS", 0.0)
 
 
 @torch.no_grad()
