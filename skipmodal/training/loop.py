@@ -14,22 +14,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skipmodal.audio import AudioConfig
-from skipmodal.config import LossConfig, OptimConfig, Recipe, TrainConfig, dump_recipe
+from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig
 from skipmodal.models import Model, build_model
 from skipmodal.models.tokens import TokenSkipModal
 from skipmodal.training import distributed
-from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, resolve_checkpoint, save_checkpoint
+from skipmodal.training.checkpoint import Checkpoint, save_checkpoint
 from skipmodal.training.losses import compute_losses, total_loss
 from skipmodal.training.monitor import Monitor
+from skipmodal.training.resume import find_latest, load_fitting, origin, restore, trainer_state
 from skipmodal.training.self_critical import SelfCritical
-
-SPEECH_LOSSES = ("mel", "linear", "stop", "duration", "alignment", "text_from_speech", "listening")
+from skipmodal.training.validation import validate, wanted_outputs
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
@@ -58,7 +56,7 @@ def _train(
     audio, image = b.meta.audio, a.meta.image
     assert audio is not None and image is not None  # the datasets' kinds are checked
     latest = run / "latest"
-    found = _find_latest(latest)
+    found = find_latest(latest)
     if (found is not None or (run / "best").exists()) and not resume:
         raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
     try:
@@ -66,10 +64,11 @@ def _train(
     except OSError as error:
         raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
 
+    started_from = origin(init, found)
     torch.manual_seed(recipe.train.seed)
     model = build_model(recipe.model, audio, image).to(device)
     if found is None and init is not None:
-        model.load_state_dict(_load_fitting(init, recipe, audio, image, device).model.state_dict())
+        model.load_state_dict(load_fitting(init, recipe, audio, image, device).model.state_dict())
     elif found is None and isinstance(model, TokenSkipModal):
         model.load_published()
         if recipe.model.words:
@@ -89,7 +88,7 @@ def _train(
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
     if found is not None:
-        step, skipped, best = _restore(found, recipe, audio, image, model, optimizer, scaler, device)
+        step, skipped, best = restore(found, recipe, audio, image, model, optimizer, scaler, device)
     processes.start_alike(model, step, device)
     if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
         torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
@@ -107,10 +106,11 @@ def _train(
     ))  # fmt: skip
 
     def save(name: str) -> None:
-        state = _trainer_state(optimizer, scaler, step, skipped, best, device) if name == "latest" else None
-        save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), _card(recipe, a, b, step, best), state)
+        state = trainer_state(optimizer, scaler, step, skipped, best, device) if name == "latest" else None
+        card = _card(recipe, a, b, step, best) + started_from
+        save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), card, state)
 
-    wanted = _wanted(recipe.loss)
+    wanted = wanted_outputs(recipe.loss)
 
     def autocast() -> AbstractContextManager[Any]:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -124,6 +124,10 @@ def _train(
         )
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
+        if not started_from and found is None and (recipe.train.only or critic):
+            monitor.say("train.only and loss.self_critical go on from a training, but no --init says which")
+        if recipe.model.tokens and image.encoder == "none" and recipe.data.sampling != "text-speech":
+            monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}
         bad_in_a_row, saved_at = 0, time.monotonic()
         while step < steps:
@@ -188,6 +192,7 @@ def _train(
                 if validation["loss"] < best:
                     best = validation["loss"]
                     save("best")
+                _set_training(model, recipe.train.only)
             stopping = processes.any(stop_asked(), device) and step < steps
             due = time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes
             if processes.first and (step == steps or stopping or due):
@@ -198,36 +203,6 @@ def _train(
                 raise KeyboardInterrupt
         monitor.say(f"{latest}: step {step}, {skipped} skipped, best validation loss {best:.4g}")
     return latest
-
-
-@torch.no_grad()
-def validate(
-    model: Model, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
-) -> dict[str, float]:
-    """Mean teacher-forced losses over the first `eval_items` validation items of each dataset."""
-    assert b.meta.audio is not None
-    model.eval()
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    half = 2 * recipe.data.batch_size
-    for batch in validation_batches(a, b, recipe.train.eval_items, half, recipe.data.sampling):
-        batch = batch.to(device)
-        linear = batch.linear(b.meta.audio) if len(batch.mel) else None
-        outputs = model(batch, **_wanted(recipe.loss))
-        losses = compute_losses(outputs, batch, linear)
-        for name, value in losses.items():
-            weight = len(batch.mel) if name in SPEECH_LOSSES else len(batch.images)
-            weight = len(batch.ids) if name == "adversary" else weight
-            weight = sum(len(pair[0]) for pair in outputs.pairs) if name == "contrastive" else weight
-            weight = len(outputs.text_from_text.target) if name == "text_from_text" else weight
-            sums[name] = sums.get(name, 0.0) + value.item() * weight
-            counts[name] = counts.get(name, 0) + weight
-    _set_training(model, recipe.train.only)
-    means = {name: sums[name] / counts[name] for name in sums}
-    # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    aids = ("adversary", "contrastive", "listening", "alignment")
-    chosen = {name: value for name, value in means.items() if name not in aids}
-    return {"loss": sum(getattr(recipe.loss, name) * value for name, value in chosen.items()), **means}
 
 
 def _ignore_interrupt(worker: int) -> None:
@@ -249,7 +224,6 @@ def _sample(
     items = recipe.train.sample_items
     batch = next(validation_batches(a, b, items, 2 * items)).to(device)
     monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)
-    _set_training(model, recipe.train.only)
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
@@ -299,90 +273,9 @@ def _schedule(config: OptimConfig, step: int, steps: int) -> float:
     return warm
 
 
-def _wanted(config: LossConfig) -> dict[str, bool]:
-    """Which parts of the model's pass that can be left out have a loss."""
-    return {"text_from_text": config.text_from_text > 0, "image_from_text": config.image > 0}
-
-
 def _total_steps(config: TrainConfig, per_epoch: int, accumulate: int) -> int:
     steps = math.ceil(config.epochs * per_epoch / accumulate)
     return min(steps, config.max_steps) if config.max_steps else steps
-
-
-def _find_latest(latest: Path) -> Path | None:
-    try:
-        return resolve_checkpoint(latest)
-    except UserError:
-        return None
-
-
-def _trainer_state(
-    optimizer: torch.optim.Optimizer, scaler: Any, step: int, skipped: int, best: float, device: torch.device
-) -> dict[str, Any]:
-    """Plain types and tensors only: torch's restricted loader (weights_only) takes nothing else."""
-    return {
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "step": step,
-        "skipped": skipped,
-        "best": best,
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
-    }
-
-
-def _restore(
-    folder: Path,
-    recipe: Recipe,
-    audio: AudioConfig,
-    image: ImageConfig,
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    device: torch.device,
-) -> tuple[int, int, float]:
-    """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
-    # What decides which batch comes next; the rest may change in a resumed run.
-    fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
-    fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
-    saved = _load_fitting(folder, recipe, audio, image, device, fixed)
-    model.load_state_dict(saved.model.state_dict())
-    state = load_trainer(folder)
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-        for group in optimizer.param_groups:  # the recipe's, not the saved ones
-            group.update(betas=recipe.optim.betas, weight_decay=recipe.optim.weight_decay)
-        if scaler.is_enabled() and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if device.type == "cuda" and len(state["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        return state["step"], state["skipped"], state["best"]
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{folder / 'trainer.pt'}: does not fit this model ({error})") from error
-
-
-def _load_fitting(
-    folder: Path,
-    recipe: Recipe,
-    audio: AudioConfig,
-    image: ImageConfig,
-    device: torch.device,
-    fixed: Sequence[tuple[str, str]] = (),
-) -> Checkpoint:
-    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
-
-    Raises UserError where they, or the `fixed` keys, differ.
-    """
-    saved = load_checkpoint(folder, device)
-    if saved.image != image or not audio.fits(saved.audio):
-        raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
-    old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    keys = [("model", key) for key in new["model"] if not key.endswith("dropout")] + list(fixed)
-    changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
-    if changed:
-        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
-    return saved
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.models.skipmodal import SkipModal
 from skipmodal.training import loop
-from skipmodal.training.checkpoint import load_trainer
+from skipmodal.training.checkpoint import load_trainer, resolve_checkpoint
 
 
 def weights(folder):
@@ -99,7 +99,7 @@ def test_a_killed_run_resumes_to_the_same_weights(recipe, tmp_path):
     time.sleep(0.3)
     process.kill()
     process.communicate()
-    at = load_trainer(loop.resolve_checkpoint(latest))["step"]
+    at = load_trainer(resolve_checkpoint(latest))["step"]
     assert at > 0
     steps = max(30, at + 3)
     if steps > 30:
@@ -220,6 +220,20 @@ def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
         loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
 
 
+def test_a_card_keeps_the_licences_of_the_weights_it_started_from(recipe, tmp_path):
+    first = loop.train(recipe(train={"max_steps": 1}), tmp_path / "first")
+    (first / "card.md").write_text("# Theirs\n\n- licence: research only\n")
+    loop.train(recipe(train={"max_steps": 1}), tmp_path / "second", init=first)
+    second = loop.train(recipe(train={"max_steps": 2}), tmp_path / "second", resume=True)
+    third = loop.train(recipe(train={"max_steps": 1}), tmp_path / "third", init=second)
+    card, nested = (second / "card.md").read_text(), (third / "card.md").read_text()
+    assert card.startswith("# Model card\n\n- trained for 2 steps")
+    assert card.endswith("\n## Weights it started from\n\n> # Theirs\n>\n> - licence: research only\n")
+    assert "\n> ## Weights it started from\n" in nested and "\n> > - licence: research only\n" in nested
+    resumed = loop.train(recipe(train={"max_steps": 2}), tmp_path / "third", resume=True)
+    assert (resumed / "card.md").read_text().count("research only") == 1
+
+
 def test_only_the_named_parts_are_trained(recipe, tmp_path):
     model = {"tokens": True, "words": 6, "dropout": 0.3}
     first = loop.train(recipe(model=model, train={"max_steps": 1}), tmp_path / "first")
@@ -300,6 +314,12 @@ def test_best_is_the_lowest_validation_loss(recipe, tmp_path, monkeypatch):
     loop.train(recipe(train={"max_steps": 6, "eval_every": 2}), tmp_path / "run")
     assert "trained for 4 steps" in (tmp_path / "run" / "best" / "card.md").read_text()
     assert not (tmp_path / "run" / "best" / "trainer.pt").exists()
+
+
+def test_validating_changes_nothing(recipe, tmp_path):
+    often = loop.train(recipe(train={"max_steps": 4, "eval_every": 1}), tmp_path / "often")
+    once = loop.train(recipe(train={"max_steps": 4, "eval_every": 4}), tmp_path / "once")
+    assert_same(weights(often), weights(once))
 
 
 def test_mixed_precision_is_not_used_on_the_cpu_and_says_so(recipe, tmp_path, capsys):

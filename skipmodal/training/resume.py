@@ -1,0 +1,107 @@
+"""Going on from a checkpoint: the weights of another run, or everything of the same one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import Recipe, dump_recipe
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+from skipmodal.models import Model
+from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, read_card, resolve_checkpoint
+
+STARTED_FROM = "\n## Weights it started from\n\n"
+
+
+def find_latest(latest: Path) -> Path | None:
+    """The checkpoint to go on from, or None where there is none that is complete."""
+    try:
+        return resolve_checkpoint(latest)
+    except UserError:
+        return None
+
+
+def origin(init: Path | None, found: Path | None) -> str:
+    """The part of a card, licences included, that says which weights a run started from; empty for fresh ones.
+
+    It comes from the card of `init`, or stands in that of `found`, which the run goes on from.
+    """
+    if found is not None:
+        _, heading, quoted = read_card(found / "card.md").partition(STARTED_FROM)
+        return heading + quoted
+    if init is None:
+        return ""
+    card = read_card(resolve_checkpoint(init) / "card.md")
+    return STARTED_FROM + "".join(f"> {line}".rstrip() + "\n" for line in card.splitlines())
+
+
+def trainer_state(
+    optimizer: torch.optim.Optimizer, scaler: Any, step: int, skipped: int, best: float, device: torch.device
+) -> dict[str, Any]:
+    """What a resumed run needs beside the weights, plain types and tensors: the loader takes no others."""
+    return {
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "step": step,
+        "skipped": skipped,
+        "best": best,
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
+    }
+
+
+def restore(
+    folder: Path,
+    recipe: Recipe,
+    audio: AudioConfig,
+    image: ImageConfig,
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    device: torch.device,
+) -> tuple[int, int, float]:
+    """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
+    # What decides which batch comes next; the rest may change in a resumed run.
+    fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
+    fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
+    saved = load_fitting(folder, recipe, audio, image, device, fixed)
+    model.load_state_dict(saved.model.state_dict())
+    state = load_trainer(folder)
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        for group in optimizer.param_groups:  # the recipe's, not the saved ones
+            group.update(betas=recipe.optim.betas, weight_decay=recipe.optim.weight_decay)
+        if scaler.is_enabled() and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        if device.type == "cuda" and len(state["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        return state["step"], state["skipped"], state["best"]
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(f"{folder / 'trainer.pt'}: does not fit this model ({error})") from error
+
+
+def load_fitting(
+    folder: Path,
+    recipe: Recipe,
+    audio: AudioConfig,
+    image: ImageConfig,
+    device: torch.device,
+    fixed: Sequence[tuple[str, str]] = (),
+) -> Checkpoint:
+    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
+
+    Raises UserError where they, or the `fixed` keys, differ.
+    """
+    saved = load_checkpoint(folder, device)
+    if saved.image != image or not audio.fits(saved.audio):
+        raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
+    old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
+    keys = [("model", key) for key in new["model"] if not key.endswith("dropout")] + list(fixed)
+    changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
+    if changed:
+        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
+    return saved
