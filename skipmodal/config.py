@@ -56,7 +56,7 @@ class ModelConfig(_Section):
     transformer: bool = True
     n_k: Size = Field(default=128, description="basis vectors of the memory")
     d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
-    heads: Size = 4
+    heads: Size = Field(default=4, description="of the memory")
     embedding: Size = Field(default=512, description="width of e")
     image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
     text_channels: Size = 128
@@ -64,6 +64,7 @@ class ModelConfig(_Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="LSTM units")
+    text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead (tokens)")
     words: Annotated[int, Field(ge=0, le=8192)] = Field(
         default=0, description="frequent words that D_txt writes whole, beside the characters (tokens)"
     )
@@ -84,8 +85,8 @@ class ModelConfig(_Section):
     def _heads_divide(self) -> "ModelConfig":
         if self.d_k % self.heads:
             raise ValueError(f"d_k ({self.d_k}) must be a multiple of heads ({self.heads})")
-        if self.tokens and self.text_decoder % self.heads:
-            raise ValueError(f"text_decoder ({self.text_decoder}) must be a multiple of heads ({self.heads})")
+        if self.tokens and self.text_decoder % self.text_heads:
+            raise ValueError(f"text_decoder ({self.text_decoder}) must be a multiple of text_heads ({self.text_heads})")
         return self
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 GUIDE_WIDTH = 0.2  # g of Tachibana et al.
+POSITION_GAIN = 4.0  # of the positions at first: about two nats for a character
 
 
 class AttentionMemory(NamedTuple):
@@ -26,7 +27,8 @@ class AttentionMemory(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention; queries and keys also carry where they lie (Ping et al., Deep Voice 3, ICLR 2018).
 
-    Positions are in characters on both sides, so equal rates put the weight on the diagonal from the start. Tokens
+    Positions are in characters on both sides, so equal rates put the weight on the diagonal from the start: of the
+    first head; each other looks one character further ahead, so together they see a word letter by letter. Tokens
     without an order all lie at zero, which leaves the weights to the content.
     """
 
@@ -34,18 +36,18 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value = nn.Linear(query, width), nn.Linear(memory, width), nn.Linear(memory, width)
-        # The more heads, the sharper some of them look at their own place before anything is learned.
-        self.position_gain = nn.Parameter(torch.tensor([1.0 + head for head in range(heads)])[:, None, None])
+        self.position_gain = nn.Parameter(torch.full((heads, 1, 1), POSITION_GAIN))
+        self.ahead = nn.Parameter(torch.arange(heads, dtype=torch.float32)[:, None])  # characters
 
     def remember(self, memory: Tensor, positions: Tensor, mask: Tensor) -> AttentionMemory:
         """memory (B, N, W), positions (B, N) in characters, mask (B, N) -> keys and values."""
         keys = self._split(self.key(memory))
-        return AttentionMemory(keys + self._where(positions, keys), self._split(self.value(memory)), mask)
+        return AttentionMemory(keys + self._where(positions[:, None], keys), self._split(self.value(memory)), mask)
 
     def forward(self, x: Tensor, positions: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor]:
         """x (B, S, query), positions (B, S) in characters -> context (B, S, width), weights (B, heads, S, N)."""
         queries = self._split(self.query(x))
-        queries = queries + self._where(positions, queries)
+        queries = queries + self._where(positions[:, None] + self.ahead, queries)
         scores = queries @ memory.keys.transpose(2, 3) * queries.shape[-1] ** -0.5
         weights = scores.masked_fill(~memory.mask[:, None, None], -torch.inf).softmax(-1)
         return (weights @ memory.values).transpose(1, 2).flatten(2), weights
@@ -54,7 +56,7 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def _where(self, positions: Tensor, like: Tensor) -> Tensor:
-        return self.position_gain * sinusoids(positions, like.shape[-1])[:, None].to(like.dtype)
+        return self.position_gain * sinusoids(positions, like.shape[-1]).to(like.dtype)
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:

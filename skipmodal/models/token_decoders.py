@@ -16,7 +16,7 @@ from skipmodal.models.decoders import Part, Speech, cut_frames
 from skipmodal.models.durations import Aligner, Timing, align, spread
 from skipmodal.models.layers import CBHG, BiGRU, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
-from skipmodal.models.units import Units
+from skipmodal.models.units import UnitLogits, Units
 from skipmodal.text import BOS, PAD, SYMBOLS
 
 MAX_LOG_DURATION = 5.0  # of one character, in frames: a pause of two seconds
@@ -69,10 +69,10 @@ class AttentionTextDecoder(nn.Module):
         self.embed = nn.Embedding(len(self.units), self.width, padding_idx=PAD)
         self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
         self.attention_rnn = nn.LSTM(self.width, self.width, batch_first=True)
-        self.attention = Attention(self.width, config.d_k, self.width, config.heads)
+        self.attention = Attention(self.width, config.d_k, self.width, config.text_heads)
         self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(self.width, len(self.units))
+        self.output = UnitLogits(self.width, self.units)
 
     def forward(self, latent: Latent, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Teacher forcing on units (B, S).
@@ -85,7 +85,7 @@ class AttentionTextDecoder(nn.Module):
         context, weights = self.attention(queries, self.units.starts(units), self._remember(latent))
         states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
         states = self.dropout(states)
-        return self.output(states), states, weights
+        return self.output(states, self.output.vectors(self.units.spelling)), states, weights
 
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
@@ -101,7 +101,7 @@ class AttentionTextDecoder(nn.Module):
         return sample(self._stepper(self._remember(latent)), self._start(latent), max_length)
 
     def _stepper(self, memory: AttentionMemory) -> Step:
-        lengths = self.units.lengths
+        lengths, vectors = self.units.lengths, self.output.vectors(self.units.spelling)
 
         def step(units: Tensor, state: State) -> tuple[Tensor, State]:
             h1, c1, h2, c2, start = state
@@ -109,7 +109,7 @@ class AttentionTextDecoder(nn.Module):
             query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(units), (h1, c1))
             context, _ = self.attention(query, start[0], memory)
             states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
-            return self.output(states[:, 0]).masked_fill(lengths == 0, -torch.inf), (h1, c1, h2, c2, start)
+            return self.output(states[:, 0], vectors).masked_fill(lengths == 0, -torch.inf), (h1, c1, h2, c2, start)
 
         return step
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal import text
@@ -117,3 +118,24 @@ class Units(nn.Module):
         self.spelling.masked_fill_(forged.any(1, keepdim=True), PAD)
         self._begin()
         self._numbers = None
+
+
+class UnitLogits(nn.Linear):
+    """Each unit's logit has weights of its own and, summed, those of its letters at their places, which all words that
+    have them share: to read a word from its letters need not be learned for every word anew.
+    """
+
+    def __init__(self, width: int, units: Units) -> None:
+        super().__init__(width, len(units))
+        self.letters = nn.Parameter(torch.empty(LONGEST * len(SYMBOLS), width))
+        nn.init.normal_(self.letters, std=0.02)
+
+    def forward(self, states: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
+        """(..., width) -> (..., units)."""
+        return F.linear(states, vectors, self.bias)
+
+    def vectors(self, spelling: Tensor) -> Tensor:
+        """The table `Units.spelling` -> (units, width); once for all steps."""
+        unit, place = spelling.nonzero(as_tuple=True)
+        letter = place * len(SYMBOLS) + spelling[unit, place]
+        return self.weight.index_add(0, unit, self.letters[letter])

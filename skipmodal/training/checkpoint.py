@@ -22,7 +22,7 @@ from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models import Model, build_model
 
-FORMAT = 3
+FORMAT = 4
 BUNDLED = Path(__file__).parent.parent / "bundled"  # the checkpoint that comes with the package
 MAX_CONFIG_BYTES = 1_000_000
 

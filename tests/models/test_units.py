@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
-from skipmodal.models.units import LONGEST, Units
+from skipmodal.models.units import LONGEST, UnitLogits, Units
 from skipmodal.text import BOS, EOS, PAD, SYMBOLS
 
 TEXTS = ["A dog runs.", "A dog sits on a log.", "Two dogs run, don't they?", "A well-known dog's owner"]
@@ -113,3 +113,21 @@ def test_loading_a_checkpoint_imports_no_compiler():
         "with torch.device('meta'): Units(2000)\nassert 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_word_shares_with_others_is_its_letters_at_their_places():
+    torch.manual_seed(0)
+    units = Units(3)
+    units.learn([" ab ab ab", " ac ac", " a"])
+    logits = UnitLogits(4, units)
+    letters = logits.letters.detach().view(LONGEST, len(SYMBOLS), 4)
+    vectors = logits.vectors(units.spelling)
+    for unit in range(len(units)):
+        row = [i for i in units.spelling[unit].tolist() if i]
+        expected = logits.weight[unit] + sum(letters[place, i] for place, i in enumerate(row))
+        torch.testing.assert_close(vectors[unit], expected)
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(logits(x, vectors), x @ vectors.T + logits.bias)
+    vectors[units.segment(torch.tensor([text.encode(" ab")]))[0, 0]].sum().backward()
+    moved = logits.letters.grad.view(LONGEST, len(SYMBOLS), 4).abs().sum(2).nonzero().tolist()
+    assert moved == sorted([place, i] for place, i in enumerate(text.encode(" ab")[:-1]))
