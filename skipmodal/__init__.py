@@ -16,3 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(translate, name)
     raise AttributeError(f"module 'skipmodal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

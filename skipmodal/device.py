@@ -24,5 +24,5 @@ def pick_device(name: str = "auto") -> "torch.device":
         "mps": torch.backends.mps.is_available(),
     }
     if not present.get(device.type, False):
-        raise UserError(f"device {name!r} is not available here; use --device auto")
+        raise UserError(f"device {name!r} is not available here; use auto")
     return device

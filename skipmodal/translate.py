@@ -85,6 +85,10 @@ class Translator:
 
     def translate(self, items: Sequence[Input], source: str, target: str) -> list[Translation]:
         """One batch from a modality to another. Raises UserError for an item that can't be read."""
+        if isinstance(items, str | bytes | Path):
+            raise TypeError("items are a list, of one where there is one")
+        if not len(items):
+            return []
         return self.decode(self.encode([self.read(item, source) for item in items], source), target, source)
 
     def read(self, item: Input, modality: str) -> Tensor:
@@ -102,6 +106,8 @@ class Translator:
             item = Path(item)
         if isinstance(item, np.ndarray):
             return self._from_array(item, modality)
+        if not isinstance(item, Path | bytes):
+            raise TypeError(f"items are files (Path or str), bytes or arrays, not {type(item).__name__}")
         if modality == "image":
             return image.to_tensor(image.read_image(item, self.image))
         return torch.from_numpy(read_audio(item, self.audio.sample_rate, max_seconds=60))

@@ -39,7 +39,7 @@ def test_named_devices(machine):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "cpu:1", "meta", "xpu", "vulkan"])
 def test_absent_devices(machine, name):
     machine()
-    with pytest.raises(UserError, match=f"^device '{name}' is not available here; use --device auto$"):
+    with pytest.raises(UserError, match=f"^device '{name}' is not available here; use auto$"):
         pick_device(name)
 
 

@@ -4,6 +4,7 @@ Exit status: 0 done, 1 something the user can fix, 2 wrong usage, 130 interrupte
 Nothing here or in the command files imports torch before a command runs.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -52,6 +53,9 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"skipmodal: error: {error}")  # status 1
+    except OSError as error:  # stdout on a full disk, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for it would fail once more at exit
+        sys.exit(f"skipmodal: error: {error}")
     except KeyboardInterrupt:
         sys.stderr.write("skipmodal: interrupted\n")
         sys.exit(130)

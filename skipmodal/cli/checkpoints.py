@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from skipmodal.cli.synthesis import Device
 from skipmodal.errors import UserError
 
 
@@ -38,7 +39,7 @@ def calibrate(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "val",
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File for the reliability plot, a PNG.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Fit how sure a checkpoint may be of what it says of a picture, and keep that in the checkpoint.
 

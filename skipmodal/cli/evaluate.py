@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from skipmodal.cli.synthesis import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
 from skipmodal.errors import UserError
 
 
@@ -38,13 +39,11 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
     wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
-    beam: Annotated[
-        int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy, and fastest.")
-    ] = 4,
-    max_seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")] = 15.0,
-    max_characters: Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")] = 300,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs decoded together.")] = 32,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    beam: Beam = 4,
+    max_seconds: MaxSeconds = 15.0,
+    max_characters: MaxCharacters = 300,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on a held-out split, beside the paper's own figures, which are of other data."""
     from skipmodal.data.pipeline import progress
@@ -64,11 +63,6 @@ def evaluate(
     if against and task not in ("vocabulary", "retrieval", "embedding"):
         raise UserError(f"--against: {task} takes one dataset")
     hear = Transcriber(transcriber, cache) if transcriber else None
-    for folder in filter(None, (out, wavs)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
     loaded = load_checkpoint(checkpoint, chosen)
     translator = Translator(loaded, chosen, **limits)  # type: ignore[arg-type]
@@ -79,6 +73,11 @@ def evaluate(
     other = PreparedDataset(against, features=translator.image.encoder != "none") if against else None
     if task == "vocabulary" and other:
         check_recordings(other)
+    for folder in filter(None, (out, wavs)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
     with progress(total, 0) as advance:
         if task == "retrieval":

@@ -93,7 +93,8 @@ def text_speech(
 ) -> None:
     """Recordings with transcripts: LJSpeech, or a manifest; or sentences to be spoken.
 
-    A manifest has columns audio and text, optionally id and split. Killed, it resumes by the same command.
+    A manifest has columns audio and text, optionally id and split. Sentences to be spoken need no audio; two columns
+    without names are id and text. Killed, it resumes by the same command.
     """
     from skipmodal.audio import AudioConfig
     from skipmodal.data.prepare import prepare_text_speech

@@ -12,6 +12,8 @@ from skipmodal import audio, image
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from skipmodal.translate import Translation, Translator
 
 MAX_STDIN_BYTES = 200_000_000
@@ -104,18 +106,20 @@ def _run(
     failed = 0
     pairs = list(zip(names, targets, strict=True))
     for start in range(0, len(pairs), batch_size):
-        readable = []
-        for name, path in pairs[start : start + batch_size]:
-            try:
-                readable.append((name, path, translator.read(_content(name, source), source)))
-            except UserError as error:
+        batch = pairs[start : start + batch_size]
+        read = [_read(translator, name, source) for name, _ in batch]
+        items_read = [item for item in read if not isinstance(item, UserError)]
+        latent = translator.encode(items_read, source) if items_read else None
+        results = iter(translator.decode(latent, target, source) if items_read else ())
+        for (name, path), item in zip(batch, read, strict=True):
+            if isinstance(item, UserError):
                 failed += 1
-                _tell(f"error: {error}")
-        if not readable:
-            continue
-        latent = translator.encode([item for _, _, item in readable], source)
-        results = translator.decode(latent, target, source)
-        for (name, path, _), result in zip(readable, results, strict=True):
+                _leave_out(name, item, target, path, as_json)
+                if len(names) == 1:
+                    raise item
+                _tell(f"error: {item}")
+                continue
+            result = next(results)
             if result.capped:
                 in_text = target == "text" or len(result.text or "") >= translator.max_text
                 cap = f"{translator.max_text} characters" if in_text else f"{translator.max_seconds:g} s"
@@ -174,6 +178,13 @@ def _targets(
     return paths
 
 
+def _read(translator: "Translator", name: str, source: str) -> "Tensor | UserError":
+    try:
+        return translator.read(_content(name, source), source)
+    except UserError as error:
+        return error
+
+
 def _content(name: str, source: str) -> Path | bytes | str:
     if source == "text":
         return name
@@ -212,6 +223,14 @@ def _deliver(
     if as_json:
         sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
+
+
+def _leave_out(name: str, error: UserError, target: str, path: Path | None, as_json: bool) -> None:
+    """Keeps stdout a line for each input."""
+    if as_json:
+        sys.stdout.write(json.dumps({"input": name, "error": str(error)}) + "\n")
+    elif target == "text" and path is None:
+        sys.stdout.write("\n")
 
 
 def _tell(message: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,6 +195,33 @@ def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):
     assert "2 of 3 inputs could not be read" in err
     assert "Traceback" not in err
     assert [p.name for p in out.iterdir()] == ["photo.wav"]
+    status, lines, _ = here("img2text", bad, photo, tmp_path / "none.png", "-m", model)
+    assert status == 1
+    assert [bool(line) for line in lines.splitlines()] == [False, True, False]  # a line for each input
+    status, lines, _ = here("img2text", bad, photo, "-m", model, "--json")
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert [record["input"] for record in records] == [str(bad), str(photo)]
+    assert "is not a picture" in records[0]["error"]
+    assert "error" not in records[1]
+
+
+def test_one_bad_input_is_one_line(here, model, tmp_path):
+    status, stdout, err = here("img2text", tmp_path / "none.jpg", "-m", model)
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert not stdout.strip()
+
+
+def test_a_full_disk_behind_stdout_is_one_line(model, photo):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    command = [sys.executable, "-m", "skipmodal", "img2text", str(photo), "-m", str(model)]
+    with full.open("w") as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert "No space left" in done.stderr.splitlines()[-1]
 
 
 def with_bias(model, layer, value, folder):
@@ -375,3 +403,11 @@ def test_arrays_that_do_not_fit_are_refused(model):
     for wav in (np.zeros((2, 800), np.float32), np.zeros(800, np.int16), np.full(800, np.nan), np.zeros(0, np.float32)):
         with pytest.raises(UserError, match="must be finite floats"):
             translator.speech2text([wav])
+
+
+def test_what_is_no_list_of_items_is_a_type_error(model, photo):
+    translator = load(model, "cpu")
+    for items in (str(photo), photo, photo.read_bytes(), [Image.open(photo)], [3]):
+        with pytest.raises(TypeError, match="items are"):
+            translator.img2text(items)
+    assert translator.img2text([]) == translator.text2speech([]) == []
