@@ -1,6 +1,6 @@
 """Translator: any modality in, any modality out, batched; the Python API behind the synthesis commands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from skipmodal.training.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.vocoder import griffin_lim
 
 MAX_CHARACTERS = 1000  # of an input sentence
+MODALITIES = ("image", "text", "speech")
 Input = Path | bytes | str | np.ndarray
 
 
@@ -47,7 +48,7 @@ def load(path: str | Path | None = None, device: str = "auto") -> "Translator":
 class Translator:
     """Translates lists of items between image, text and speech with one loaded model.
 
-    Items are files (Path) or their bytes; text is str; arrays are accepted as they are: pictures uint8
+    Items are files (Path or str) or their bytes; text is str; arrays are accepted as they are: pictures uint8
     (S, S, 3) at the model's input size, waveforms float32 at its sample rate. Results come in the order of the items,
     and an item's result does not depend on what else is in the batch.
     """
@@ -65,31 +66,33 @@ class Translator:
         self.confidence, self.device = checkpoint.confidence, device
         self.max_seconds, self.max_text, self.beam = max_seconds, max_text, beam
 
-    def img2speech(self, items: Sequence[Input]) -> list[Translation]:
+    def img2speech(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "image", "speech")
 
-    def img2text(self, items: Sequence[Input]) -> list[Translation]:
+    def img2text(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "image", "text")
 
-    def text2speech(self, items: Sequence[Input]) -> list[Translation]:
+    def text2speech(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "text", "speech")
 
-    def text2img(self, items: Sequence[Input]) -> list[Translation]:
+    def text2img(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "text", "image")
 
-    def speech2text(self, items: Sequence[Input]) -> list[Translation]:
+    def speech2text(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "speech", "text")
 
-    def speech2img(self, items: Sequence[Input]) -> list[Translation]:
+    def speech2img(self, items: Iterable[Input]) -> list[Translation]:
         return self.translate(items, "speech", "image")
 
-    def translate(self, items: Sequence[Input], source: str, target: str) -> list[Translation]:
+    def translate(self, items: Iterable[Input], source: str, target: str) -> list[Translation]:
         """One batch from a modality to another. Raises UserError for an item that can't be read."""
+        for modality in (source, target):
+            if modality not in MODALITIES:
+                raise ValueError(f"modality {modality!r} is unknown; there are: {', '.join(MODALITIES)}")
         if isinstance(items, str | bytes | Path):
-            raise TypeError("items are a list, of one where there is one")
-        if not len(items):
-            return []
-        return self.decode(self.encode([self.read(item, source) for item in items], source), target, source)
+            raise TypeError(f"items must be a list, not {type(items).__name__}; of one: [item]")
+        read = [self.read(item, source) for item in items]
+        return self.decode(self.encode(read, source), target, source) if read else []
 
     def read(self, item: Input, modality: str) -> Tensor:
         """An item as the model takes it: picture (3, S, S), ids (L,), or waveform (samples,)."""

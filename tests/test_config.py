@@ -150,6 +150,7 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
     ("section", "words"),
     [
         ("model: {d_k: 10, heads: 4}", r"model: d_k \(10\) must be a multiple of heads \(4\)"),
+        ("model: {tokens: true, text_heads: 3}", r"text_decoder \(128\) must be a multiple of text_heads \(3\)"),
         ("model: {memory: big}", "model.memory: .*'attention', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
         ("model: {n_k: 1000000000}", "model.n_k: .*less than or equal to 8192"),

@@ -53,9 +53,11 @@ def main() -> None:
         app()
     except UserError as error:
         sys.exit(f"skipmodal: error: {error}")  # status 1
-    except OSError as error:  # stdout on a full disk, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for it would fail once more at exit
-        sys.exit(f"skipmodal: error: {error}")
+    except OSError as error:
+        if error.filename is not None:  # what fails at a file is told where it does: this is a fault of ours
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for stdout would fail once more at exit
+        sys.exit(f"skipmodal: error: stdout: cannot be written ({error.strerror}); free space, or write elsewhere")
     except KeyboardInterrupt:
         sys.stderr.write("skipmodal: interrupted\n")
         sys.exit(130)

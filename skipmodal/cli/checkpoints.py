@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.cli.synthesis import Device
+from skipmodal.cli.options import Device
 from skipmodal.errors import UserError
 
 

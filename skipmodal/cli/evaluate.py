@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.cli.synthesis import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
+from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
 from skipmodal.errors import UserError
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from skipmodal.cli.synthesis import Device, Model
+from skipmodal.cli.options import Device, Model
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipmodal import audio, image
+from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds, Model
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,10 +26,6 @@ INPUT_HELP = {
     "text": "Sentences; - reads one a line from stdin.",
 }
 
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.", show_default="the bundled one"),
-]
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")
 ]
@@ -36,11 +33,6 @@ Folder = Annotated[
     Path | None, typer.Option("--directory", "-d", help="For many inputs: one file each, named after its input.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each input.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]
-MaxSeconds = Annotated[float, typer.Option(min=0.1, max=60, help="Length cap of the speech.")]
-MaxCharacters = Annotated[int, typer.Option(min=1, max=2000, help="Length cap of the text.")]
-Beam = Annotated[int, typer.Option(min=1, max=16, help="Width of the search for a sentence; 1 is greedy, and fastest.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -231,6 +223,7 @@ def _leave_out(name: str, error: UserError, target: str, path: Path | None, as_j
         sys.stdout.write(json.dumps({"input": name, "error": str(error)}) + "\n")
     elif target == "text" and path is None:
         sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def _tell(message: str) -> None:

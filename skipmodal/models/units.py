@@ -135,7 +135,8 @@ class UnitLogits(nn.Linear):
         return F.linear(states, vectors, self.bias)
 
     def vectors(self, spelling: Tensor) -> Tensor:
-        """The table `Units.spelling` -> (units, width); once for all steps."""
+        """The table `Units.spelling` -> (units, width), the same for every step of a sentence."""
         unit, place = spelling.nonzero(as_tuple=True)
+        # index_select, because the gradient of plain indexing is summed in another order each time on several threads.
         letter = place * len(SYMBOLS) + spelling[unit, place]
-        return self.weight.index_add(0, unit, self.letters[letter])
+        return self.weight.index_add(0, unit, self.letters.index_select(0, letter))

@@ -103,7 +103,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             found = tree.get("format") if isinstance(tree, dict) else None
-            raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}")
+            raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
         recipe = Recipe.model_validate(tree.get("recipe"))
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))

@@ -124,8 +124,9 @@ def _train(
         )
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
-        if not started_from and found is None and (recipe.train.only or critic):
-            monitor.say("train.only and loss.self_critical go on from a training, but no --init says which")
+        if found is None and init is None and (recipe.train.only or critic):
+            setting = "train.only" if recipe.train.only else "loss.self_critical"
+            monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")
         if recipe.model.tokens and image.encoder == "none" and recipe.data.sampling != "text-speech":
             monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}
@@ -220,7 +221,6 @@ def _sample(
     device: torch.device,
 ) -> None:
     assert b.meta.audio is not None
-    model.eval()
     items = recipe.train.sample_items
     batch = next(validation_batches(a, b, items, 2 * items)).to(device)
     monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)

@@ -34,7 +34,8 @@ def origin(init: Path | None, found: Path | None) -> str:
         return heading + quoted
     if init is None:
         return ""
-    card = read_card(resolve_checkpoint(init) / "card.md")
+    folder = resolve_checkpoint(init)
+    card = read_card(folder / "card.md") or f"{folder.name}: has no card, so its data and licences are not known\n"
     return STARTED_FROM + "".join(f"> {line}".rstrip() + "\n" for line in card.splitlines())
 
 
@@ -101,7 +102,10 @@ def load_fitting(
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
     keys = [("model", key) for key in new["model"] if not key.endswith("dropout")] + list(fixed)
-    changed = [f"{section}.{key}" for section, key in keys if old[section][key] != new[section][key]]
+    changed = [
+        f"{section}.{key}={old[section][key]}" for section, key in keys if old[section][key] != new[section][key]
+    ]
     if changed:
-        raise UserError(f"{folder}: was trained with another {', '.join(changed)}; start a new --run for that")
+        advice = "set it so, or start a new --run" if fixed else "set it so, or train from fresh weights"
+        raise UserError(f"{folder}: was trained with {', '.join(changed)}; {advice}")
     return saved

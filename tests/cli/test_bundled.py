@@ -1,11 +1,15 @@
 """The model that comes with the package: small enough, with its card, and used where none is named."""
 
 import json
+import re
 from pathlib import Path
 
 import soundfile
+import torch
 
-from skipmodal.training.checkpoint import BUNDLED
+from skipmodal.config import load_recipe
+from skipmodal.training.checkpoint import BUNDLED, load_checkpoint
+from skipmodal.training.resume import load_fitting
 from tests.cli.test_commands import here  # noqa: F401
 
 PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
@@ -20,6 +24,15 @@ def test_a_photo_is_described_without_naming_a_model(here, tmp_path):  # noqa: F
     sound = soundfile.info(tmp_path / "out.wav")
     assert sound.samplerate == 16000
     assert 0.1 * len(said["text"]) > sound.duration > 0.03 * len(said["text"])
+
+
+def test_the_command_that_trains_it_further_fits_it():
+    readme = (PHOTO.parents[1] / "recipes" / "flickr8k" / "README.md").read_text()
+    (command,) = re.findall(r"`skipmodal train (base \$data --init skipmodal/bundled [^`]*)`", readme)
+    settings = [word for word in command.split() if word.startswith("model.")]
+    cpu = torch.device("cpu")
+    bundled = load_checkpoint(None, cpu)
+    load_fitting(BUNDLED, load_recipe("base", settings), bundled.audio, bundled.image, cpu)
 
 
 def test_it_is_small_and_says_what_it_is(here):  # noqa: F811

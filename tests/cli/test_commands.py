@@ -13,6 +13,7 @@ import soundfile
 import torch
 from PIL import Image
 
+import skipmodal
 from skipmodal import load
 from skipmodal.audio import AudioConfig
 from skipmodal.config import parse_recipe
@@ -207,21 +208,29 @@ def test_a_bad_input_does_not_stop_the_others(here, model, photo, tmp_path):
 
 def test_one_bad_input_is_one_line(here, model, tmp_path):
     status, stdout, err = here("img2text", tmp_path / "none.jpg", "-m", model)
-    assert status == 1
-    assert len(err.splitlines()) == 1
-    assert not stdout.strip()
+    assert (status, stdout, len(err.splitlines())) == (1, b"\n", 1)
+    status, stdout, err = here("img2text", tmp_path / "none.jpg", "-m", model, "--json")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "none.jpg" in json.loads(stdout)["error"]
 
 
-def test_a_full_disk_behind_stdout_is_one_line(model, photo):
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_full_disk_behind_stdout_is_one_line(model, photo, readable, buffered):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
-    command = [sys.executable, "-m", "skipmodal", "img2text", str(photo), "-m", str(model)]
+    name = photo if readable else "none.jpg"
+    command = [sys.executable, "-m", "skipmodal", "img2text", str(name), "-m", str(model)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
     with full.open("w") as stdout:
-        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+    *before, last = done.stderr.splitlines()
     assert done.returncode == 1
-    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
-    assert "No space left" in done.stderr.splitlines()[-1]
+    assert (
+        last == "skipmodal: error: stdout: cannot be written (No space left on device); free space, or write elsewhere"
+    )
+    assert all(line.startswith("skipmodal: ") for line in before)  # no traceback
 
 
 def with_bias(model, layer, value, folder):
@@ -407,7 +416,22 @@ def test_arrays_that_do_not_fit_are_refused(model):
 
 def test_what_is_no_list_of_items_is_a_type_error(model, photo):
     translator = load(model, "cpu")
-    for items in (str(photo), photo, photo.read_bytes(), [Image.open(photo)], [3]):
-        with pytest.raises(TypeError, match="items are"):
+    for items in (str(photo), photo, photo.read_bytes()):
+        with pytest.raises(TypeError, match=r"must be a list, not \w+; of one: \[item\]"):
+            translator.img2text(items)
+    for items in ([Image.open(photo)], [3]):
+        with pytest.raises(TypeError, match="items are files"):
             translator.img2text(items)
     assert translator.img2text([]) == translator.text2speech([]) == []
+    assert translator.img2text(iter([photo])) == translator.img2text([photo])
+
+
+@pytest.mark.parametrize("ways", [("img", "text"), ("image", "txt"), ("", "speech")])
+def test_unknown_modalities_are_named(model, photo, ways):
+    unknown = next(way for way in ways if way not in ("image", "text", "speech"))
+    with pytest.raises(ValueError, match=f"modality '{unknown}' is unknown; there are: image, text, speech"):
+        load(model, "cpu").translate([photo], *ways)
+
+
+def test_the_package_lists_what_it_offers():
+    assert {"Translator", "load"} <= set(dir(skipmodal))

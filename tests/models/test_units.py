@@ -131,3 +131,20 @@ def test_what_a_word_shares_with_others_is_its_letters_at_their_places():
     vectors[units.segment(torch.tensor([text.encode(" ab")]))[0, 0]].sum().backward()
     moved = logits.letters.grad.view(LONGEST, len(SYMBOLS), 4).abs().sum(2).nonzero().tolist()
     assert moved == sorted([place, i] for place, i in enumerate(text.encode(" ab")[:-1]))
+
+
+def test_gradients_of_letters_are_the_same_each_time_on_several_threads():
+    torch.manual_seed(0)
+    units = Units(2000)
+    units.learn([" " + "".join("abcdefgh"[i // 8**k % 8] for k in range(4)) for i in range(2000)])
+    logits, seen = UnitLogits(320, units), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(4):
+            logits.zero_grad()
+            logits.vectors(units.spelling).square().sum().backward()
+            seen.append(logits.letters.grad.clone())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(seen[0], each) for each in seen)

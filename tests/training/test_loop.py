@@ -216,7 +216,7 @@ def test_a_new_run_starts_from_given_weights(recipe, tmp_path):
     for name in before:
         if "running" not in name and "num_batches" not in name:
             assert torch.equal(before[name], after[name]), name
-    with pytest.raises(UserError, match=r"another model\.n_k"):
+    with pytest.raises(UserError, match=r"was trained with model\.n_k=\d+; set it so, or train from fresh weights"):
         loop.train(recipe(model={"n_k": 9}), tmp_path / "third", init=first)
 
 
@@ -234,6 +234,24 @@ def test_a_card_keeps_the_licences_of_the_weights_it_started_from(recipe, tmp_pa
     assert (resumed / "card.md").read_text().count("research only") == 1
 
 
+def test_weights_without_a_card_are_said_to_have_none(recipe, tmp_path):
+    first = loop.train(recipe(train={"max_steps": 1}), tmp_path / "first")
+    (first / "card.md").unlink()
+    second = loop.train(recipe(train={"max_steps": 1}), tmp_path / "second", init=first)
+    assert (second / "card.md").read_text().endswith("> latest: has no card, so its data and licences are not known\n")
+
+
+@pytest.mark.parametrize("change", [{"train": {"only": ["memory"]}}, {"loss": {"self_critical": 1.0}}])
+def test_a_late_stage_from_fresh_weights_is_told(recipe, tmp_path, capsys, change):
+    train = {"max_steps": 1, **change.pop("train", {})}
+    chosen = recipe(model={"tokens": True}, train=train, **change)
+    first = loop.train(chosen, tmp_path / "first")
+    setting = "train.only" if chosen.train.only else "loss.self_critical"
+    assert f"{setting} is for trained weights, and these are fresh; give --init" in capsys.readouterr().err
+    loop.train(chosen, tmp_path / "second", init=first)
+    assert "is for trained weights" not in capsys.readouterr().err
+
+
 def test_only_the_named_parts_are_trained(recipe, tmp_path):
     model = {"tokens": True, "words": 6, "dropout": 0.3}
     first = loop.train(recipe(model=model, train={"max_steps": 1}), tmp_path / "first")
@@ -243,7 +261,7 @@ def test_only_the_named_parts_are_trained(recipe, tmp_path):
     before, after = weights(first), weights(loop.train(chosen, tmp_path / "second", init=first))
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == set(only["only"])  # no norm of another part either
-    with pytest.raises(UserError, match=r"another train\.only"):
+    with pytest.raises(UserError, match=r"was trained with train\.only=\[.*\]; set it so, or start a new --run"):
         loop.train(recipe(train={"only": ["memory"], "max_steps": 4}, **shared), tmp_path / "second", resume=True)
 
 
@@ -316,9 +334,12 @@ def test_best_is_the_lowest_validation_loss(recipe, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "best" / "trainer.pt").exists()
 
 
-def test_validating_changes_nothing(recipe, tmp_path):
-    often = loop.train(recipe(train={"max_steps": 4, "eval_every": 1}), tmp_path / "often")
-    once = loop.train(recipe(train={"max_steps": 4, "eval_every": 4}), tmp_path / "once")
+@pytest.mark.parametrize(("model", "only"), [({}, []), ({"tokens": True, "words": 6}, ["speech_decoder"])])
+def test_validating_changes_nothing(recipe, tmp_path, model, only):
+    often, once = (
+        loop.train(recipe(model=model, train={"max_steps": 4, "eval_every": n, "only": only}), tmp_path / str(n))
+        for n in (1, 4)
+    )
     assert_same(weights(often), weights(once))
 
 

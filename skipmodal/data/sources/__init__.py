@@ -52,7 +52,7 @@ LAYOUTS: dict[str, tuple[tuple[Medium, ...], str]] = {
     "ljspeech": (("audio",), "a folder with metadata.csv and wavs/"),
     "manifest": (
         ("image", "audio", "sentence"),
-        "a .csv, .tsv or .jsonl with `text` and `image` or `audio`; to be spoken, `id` and `text`",
+        "a .csv, .tsv or .jsonl with `text` and `image` or `audio`, or with `text` alone, to be spoken",
     ),
 }
 

@@ -107,7 +107,7 @@ def _table_entries(source: Path, medium: Medium) -> Iterator[_Entry | BadRow]:
             if "text" in columns:
                 continue
             if medium != "sentence" or len(columns) != 2:
-                needed = "id and text, or hold them" if medium == "sentence" else f"text and {medium}"
+                needed = "text (or hold id and sentence)" if medium == "sentence" else f"text and {medium}"
                 raise UserError(f"{where}: must name the columns {needed}; found {', '.join(cells)[:100]!r}")
             columns = ["id", "text"]
         if len(cells) != len(columns):
