@@ -189,7 +189,7 @@ def test_runs_are_not_overwritten_and_changes_are_refused(recipe, tmp_path):
     loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
     with pytest.raises(UserError, match="--resume auto"):
         loop.train(recipe(), tmp_path / "run")
-    with pytest.raises(UserError, match=r"model\.n_k, data\.batch_size"):
+    with pytest.raises(UserError, match=r"model\.n_k=8, data\.batch_size=6"):
         loop.train(recipe(model={"n_k": 9}, data={"batch_size": 4}), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match=r"optim\.accumulate"):
         loop.train(recipe(optim={"accumulate": 2}), tmp_path / "run", resume=True)
