@@ -30,7 +30,10 @@ Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="For one input; - writes to stdout.")
 ]
 Folder = Annotated[
-    Path | None, typer.Option("--directory", "-d", help="For many inputs: one file each, named after its input.")
+    Path | None,
+    typer.Option(
+        "--directory", "-d", help="For many inputs: one file each, named after its input; sentences by number."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each input.")]
 
