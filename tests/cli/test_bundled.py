@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import soundfile
@@ -24,6 +26,21 @@ def test_a_photo_is_described_without_naming_a_model(here, tmp_path):  # noqa: F
     sound = soundfile.info(tmp_path / "out.wav")
     assert sound.samplerate == 16000
     assert 0.1 * len(said["text"]) > sound.duration > 0.03 * len(said["text"])
+
+
+def test_speaking_starts_without_what_is_slow_to_import(tmp_path):
+    script = f"""
+import sys
+from skipmodal.cli.app import app
+try:
+    app(['img2speech', {str(PHOTO)!r}, '-o', {str(tmp_path / "out.wav")!r}])
+except SystemExit as stop:
+    assert not stop.code
+print([name for name in ('torch._dynamo', 'librosa', 'timm', 'scipy', 'matplotlib') if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+    assert (tmp_path / "out.wav").is_file()
 
 
 def test_the_command_that_trains_it_further_fits_it():
