@@ -15,11 +15,11 @@ from skipmodal.audio import read_audio, spectrograms
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
 from skipmodal.models.search import Sentences
+from skipmodal.models.skipmodal import MODALITIES
 from skipmodal.training.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.vocoder import griffin_lim
 
 MAX_CHARACTERS = 1000  # of an input sentence
-MODALITIES = ("image", "text", "speech")
 Input = Path | bytes | str | np.ndarray
 
 

@@ -37,7 +37,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value = nn.Linear(query, width), nn.Linear(memory, width), nn.Linear(memory, width)
         self.position_gain = nn.Parameter(torch.full((heads, 1, 1), POSITION_GAIN))
-        self.ahead = nn.Parameter(torch.tensor([[float(head)] for head in range(heads)]))  # characters
+        # In characters. On the meta device, on which checkpoints are loaded, arange imports torch's compiler: a second.
+        self.ahead = nn.Parameter(torch.tensor([[float(head)] for head in range(heads)]))
 
     def remember(self, memory: Tensor, positions: Tensor, mask: Tensor) -> AttentionMemory:
         """memory (B, N, W), positions (B, N) in characters, mask (B, N) -> keys and values."""
