@@ -5,7 +5,6 @@ A spectrogram is 20 log10 of the magnitude less `ref_db`, scaled so that `floor_
 """
 
 import io
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from skipmodal.errors import UserError
+from skipmodal.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
@@ -126,19 +126,6 @@ def write_audio(target: Path | BinaryIO, wav: np.ndarray, sample_rate: int) -> N
         target.write(buffer.getvalue())
         return
     write_atomic(target, buffer.getvalue())
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes beside `path` and renames, so that a partial file never replaces a good one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with suppress(OSError):  # its folder may not even be one
-            partial.unlink(missing_ok=True)
 
 
 def trim_silence(wav: np.ndarray, top_db: float = 40.0, pad: int = 400) -> tuple[np.ndarray, float]:

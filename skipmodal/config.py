@@ -4,6 +4,7 @@ import difflib
 import os
 import reprlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,9 @@ class DataConfig(_Section):
     sampling: Literal["mix", "alternate", "image-text", "text-speech"] = "mix"
     batch_size: Annotated[int, Field(ge=2, description="items a step")] = 8
     image_share: Annotated[float, Field(gt=0, lt=1, description="part of a mixed batch that is of A")] = 0.5
+    captions: Positive = Field(default=1, description="texts of a picture that share one pass through its encoder")
     max_characters: Positive = Field(default=1000, description="longer captions of A are not drawn")
+    spelled: Fraction = Field(default=0.0, description="part of B's words that is spelled even where it is a token")
     linear_frames: Annotated[int | None, Field(gt=0)] = Field(
         default=None, description="train the post-net on so many frames of each recording; none: on all"
     )
@@ -44,38 +47,24 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Sizes of the network; the defaults are the paper's."""
+    """Sizes of the network that both kinds have; the defaults are the paper's."""
 
-    tokens: bool = Field(
-        default=False, description="T, C and M act on every token, and D_txt attends to them; false: one vector an item"
-    )
-    characters_per_second: Annotated[float, Field(gt=0)] = Field(
-        default=17.0, description="of the voice: where attention between text and speech starts from (tokens)"
-    )
-    memory: Literal["attention", "fc", "none"] = "attention"
-    transformer: bool = True
+    kind: str
+    memory: Literal["attention", "fc", "none"] = Field(default="attention", description="M; none and fc are ablations")
+    transformer: bool = Field(default=True, description="T; false: a single FC layer")
     n_k: Size = Field(default=128, description="basis vectors of the memory")
     d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
     heads: Size = Field(default=4, description="of the memory")
     embedding: Size = Field(default=512, description="width of e")
     image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
-    text_channels: Size = 128
+    text_channels: Size = Field(default=128, description="character embedding and the text encoder's CBHG")
     text_banks: Size = Field(default=16, description="K of the text encoder's CBHG")
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="LSTM units")
-    text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead (tokens)")
-    words: Annotated[int, Field(ge=0, le=8192)] = Field(
-        default=0, description="frequent words that D_txt writes whole, beside the characters (tokens)"
-    )
-    text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first (vector)")
-    dropout: Dropout = Field(
-        default=0.3,
-        description="in D_txt's LSTMs, before tokens, and of what D_txt tells D_spch (the last two: tokens)",
-    )
+    dropout: Dropout = Field(default=0.3, description="in D_txt, and before tokens are made")
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
-    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
     frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
@@ -85,30 +74,92 @@ class ModelConfig(_Section):
     def _heads_divide(self) -> "ModelConfig":
         if self.d_k % self.heads:
             raise ValueError(f"d_k ({self.d_k}) must be a multiple of heads ({self.heads})")
-        if self.tokens and self.text_decoder % self.text_heads:
+        return self
+
+
+class VectorModel(ModelConfig):
+    """One vector u an item, as in the paper."""
+
+    kind: Literal["vector"] = "vector"
+    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = Field(
+        default=(256, 128), description="FC layers before D_spch's attention RNN"
+    )
+    text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
+
+
+class TokensModel(ModelConfig):
+    """T, C and M act on every token of an item, and D_txt attends to them."""
+
+    kind: Literal["tokens"] = "tokens"
+    characters_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=17.0, description="of the voice: where attention between text and speech starts from"
+    )
+    text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead")
+    words: Annotated[int, Field(ge=0, le=8192)] = Field(
+        default=0, description="frequent words that D_txt writes as one token, beside the characters"
+    )
+
+    @model_validator(mode="after")
+    def _text_heads_divide(self) -> "TokensModel":
+        if self.text_decoder % self.text_heads:
             raise ValueError(f"text_decoder ({self.text_decoder}) must be a multiple of text_heads ({self.text_heads})")
         return self
 
 
-class LossConfig(_Section):
-    """Weights, keyed by the name under which each loss is logged (paper, equations 3 to 7)."""
+@dataclass(frozen=True)
+class Term:
+    """What is declared of a loss beside its weight."""
 
-    image: Weight = 1.0
-    mel: Weight = 1.0
-    linear: Weight = 1.0
-    text_from_image: Weight = 1.0
-    self_critical: Weight = Field(default=0.0, description="CIDEr-D of its own draws; not the paper's (tokens)")
-    text_from_speech: Weight = 1.0
-    text_from_text: Weight = Field(default=0.0, description="D_txt on u_txt; the paper trains across modalities only")
-    stop: Weight = Field(default=1.0, description="whether speech ends here (vector)")
-    listening: Weight = Field(default=0.0, description="guide of D_txt's attention over speech (tokens)")
-    duration: Weight = Field(default=1.0, description="how long D_spch thinks each character lasts (tokens)")
-    alignment: Weight = Field(default=1.0, description="what D_spch learns durations from (tokens)")
-    contrastive: Weight = Field(default=0.0, description="pairs of a batch told apart by u; not the paper's")
-    adversary: Weight = Field(default=0.1, description="alpha")
-    adversary_ramp: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="steps over which the reversed gradient grows to alpha"
+    name: str
+    equation: str
+    data: Literal["image-text", "text-speech", "both"]  # the datasets that it needs
+    selects: bool  # whether it counts when the best checkpoint is chosen
+
+
+def _term(default: float, equation: str, data: str, selects: bool = True) -> Any:
+    return Field(default=default, ge=0, description=equation, json_schema_extra={"data": data, "selects": selects})
+
+
+class LossConfig(_Section):
+    """The losses and their weights: each is declared here, once, and computed in `training.losses`."""
+
+    image: float = _term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
+    mel: float = _term(1.0, "(5) |x_spch - D_spch(u_txt)|, mel", "text-speech")
+    linear: float = _term(1.0, "(5) the same of the post-net's linear magnitudes", "text-speech")
+    text_from_image: float = _term(1.0, "(6) cross-entropy of D_txt(u_img), a character", "image-text")
+    text_from_speech: float = _term(1.0, "(6) cross-entropy of D_txt(u_spch), a character", "text-speech")
+    text_from_text: float = _term(0.0, "cross-entropy of D_txt(u_txt); not in the paper", "both")
+    contrastive: float = _term(0.0, "InfoNCE of u between the pairs of a batch; not in the paper", "both", False)
+    distance: float = _term(0.0, "squared distance of u between pairs; not in the paper", "both", False)
+    adversary: float = _term(0.1, "(1) L_T, alpha; C itself learns from L_C at its full rate", "both", False)
+    self_critical: float = _term(0.0, "CIDEr-D of captions that the model draws (Rennie et al.)", "image-text", False)
+    adversary_ramp: Annotated[int, Field(ge=0)] = Field(default=0, description="steps over which alpha grows")
+
+    def terms(self) -> list[Term]:
+        """What is declared of each loss."""
+        extras = {name: field.json_schema_extra for name, field in type(self).model_fields.items()}
+        equations = {name: field.description or "" for name, field in type(self).model_fields.items()}
+        return [Term(name, equations[name], **extra) for name, extra in extras.items() if isinstance(extra, dict)]  # type: ignore[arg-type]
+
+    def weights(self) -> dict[str, float]:
+        """Name -> weight of the losses that are not left out."""
+        return {term.name: getattr(self, term.name) for term in self.terms() if getattr(self, term.name) > 0}
+
+
+class VectorLoss(LossConfig):
+    """Losses of a model of one vector an item."""
+
+    stop: float = _term(1.0, "binary cross-entropy of D_spch's stop output; the paper has none", "text-speech")
+
+
+class TokensLoss(LossConfig):
+    """Losses of a model of tokens."""
+
+    guided_attention: float = _term(
+        0.0, "guide of D_txt's attention over speech (Tachibana et al.)", "text-speech", False
     )
+    duration: float = _term(1.0, "|log of D_spch's durations - log of the alignment's|", "text-speech")
+    alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
 
 
 class OptimConfig(_Section):
@@ -143,13 +194,50 @@ class TrainConfig(_Section):
 
 
 class Recipe(_Section):
-    """A training run."""
+    """A training run. `model.kind` decides which keys `model` and `loss` have: see `recipe_of`."""
 
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
+    model: ModelConfig
+    loss: LossConfig
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+
+class VectorRecipe(Recipe):
+    """Of a model with one vector an item."""
+
+    model: VectorModel = VectorModel()
+    loss: VectorLoss = VectorLoss()
+
+
+class TokensRecipe(Recipe):
+    """Of a model of tokens."""
+
+    model: TokensModel = TokensModel()
+    loss: TokensLoss = TokensLoss()
+
+
+KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}
+
+
+class _AnyModel(_Section):
+    kind: Literal["vector", "tokens"]
+
+
+class _AnyRecipe(_Section):
+    model: _AnyModel  # to say which kinds there are
+
+
+def recipe_of(tree: Any) -> Recipe:
+    """Validates a plain tree as the kind of recipe that its `model.kind` names, `vector` where it names none.
+
+    Raises pydantic's ValidationError; a key of the other kind is an unknown key.
+    """
+    model = tree.get("model") if isinstance(tree, dict) else None
+    kind = model.get("kind", "vector") if isinstance(model, dict) else "vector"
+    if not isinstance(kind, str) or kind not in KINDS:
+        _AnyRecipe.model_validate({"model": {"kind": kind}})
+    return KINDS[kind].model_validate(tree)
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -176,24 +264,29 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
 def parse_recipe(tree: Any, name: str) -> Recipe:
     """Validates a plain tree; raises UserError that lists every bad field at once."""
     try:
-        return Recipe.model_validate(tree)
+        return recipe_of(tree)
     except ValidationError as error:
-        raise UserError(f"recipe {name}: {describe(error, Recipe)}") from error
+        raise UserError(f"recipe {name}: {describe(error, *KINDS.values())}") from error
 
 
-def describe(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """One line for every bad field, with the nearest known key for a misspelt one."""
+def describe(error: ValidationError, *models: type[BaseModel]) -> str:
+    """One line for every bad field, with the nearest known key for a misspelt one.
+
+    `models` are those that may have been meant: a key that another than the validated one has is told as such.
+    """
     lines = []
-    known = _keys(model) if model else []
+    keys = {model.__name__: _keys(model) for model in models}
+    known = keys.get(error.title, [])
+    elsewhere = {key for others in keys.values() for key in others} - set(known)
     problems = error.errors(include_url=False)
     for problem in problems[:MAX_LISTED]:
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "unknown key"
+            message = "does nothing for this model.kind" if where in elsewhere else "unknown key"
             near = [key for key in known if key.endswith(f".{where.split('.')[-1]}")]
             near = difflib.get_close_matches(where[:80], known, 1, 0.7) or near
-            if near:
+            if near and where not in elsewhere:
                 message += f", did you mean {near[0]}?"
         elif problem["type"] == "model_type":
             message = "must be a section with keys"

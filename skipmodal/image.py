@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from skipmodal.audio import write_atomic
 from skipmodal.errors import UserError
+from skipmodal.files import write_atomic
 
 if TYPE_CHECKING:
     import torch

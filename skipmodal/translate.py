@@ -3,20 +3,21 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import image, text
 from skipmodal.audio import read_audio, spectrograms
+from skipmodal.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
+from skipmodal.modality import MODALITIES
+from skipmodal.models.latent import Latent
 from skipmodal.models.search import Sentences
-from skipmodal.models.skipmodal import MODALITIES
-from skipmodal.training.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.vocoder import griffin_lim
 
 MAX_CHARACTERS = 1000  # of an input sentence
@@ -94,6 +95,13 @@ class Translator:
         read = [self.read(item, source) for item in items]
         return self.decode(self.encode(read, source), target, source) if read else []
 
+    def embed(self, items: Iterable[Input], modality: str) -> Tensor:
+        """Items of a modality -> unit vectors (B, d_k) of u, by whose products items of any modality are compared.
+
+        Raises UserError for an item that can't be read, or a broken model.
+        """
+        return unit_vectors(self.encode([self.read(item, modality) for item in items], modality))
+
     def read(self, item: Input, modality: str) -> Tensor:
         """An item as the model takes it: picture (3, S, S), ids (L,), or waveform (samples,)."""
         if modality == "text":
@@ -126,8 +134,8 @@ class Translator:
         return torch.from_numpy(item.astype(np.float32))
 
     @torch.inference_mode()
-    def encode(self, items: Sequence[Tensor], modality: str) -> Any:
-        """What `read` gave -> the model's latent: u (B, d_k), or tokens."""
+    def encode(self, items: Sequence[Tensor], modality: str) -> Latent:
+        """What `read` gave -> the model's latent."""
         if modality == "image":
             return self.model.encode_image(torch.stack(list(items)).to(self.device))
         lengths = torch.tensor([len(item) for item in items], device=self.device)
@@ -138,7 +146,7 @@ class Translator:
         return self.model.encode_speech(mel, lengths // self.audio.hop_length + 1)
 
     @torch.inference_mode()
-    def decode(self, latent: Any, modality: str, source: str | None = None) -> list[Translation]:
+    def decode(self, latent: Latent, modality: str, source: str | None = None) -> list[Translation]:
         """What `encode` gave -> results in a modality; with a confidence where the `source` is a picture."""
         if modality == "image":
             return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
@@ -164,6 +172,16 @@ class Translator:
             confidence = self.confidence(score) if self.confidence and source == "image" else None
             results.append(Translation(sentence, capped, sentence, score, confidence))
         return results
+
+
+def unit_vectors(latent: Latent) -> Tensor:
+    """u of each item, the mean of its tokens, at length 1: (B, d_k).
+
+    Raises UserError where it is not finite: it would be found near everything.
+    """
+    if not latent.u.isfinite().all():
+        raise UserError("the checkpoint gives vectors that are not finite numbers; train another")
+    return F.normalize(latent.mean, dim=1)
 
 
 def _check_finite(output: Tensor) -> None:

@@ -18,7 +18,7 @@ def info(
     """Print a checkpoint's card, its sizes, and its audio and image settings."""
     import torch
 
-    from skipmodal.training.checkpoint import BUNDLED, load_checkpoint, read_card, resolve_checkpoint
+    from skipmodal.checkpoint import BUNDLED, load_checkpoint, read_card, resolve_checkpoint
 
     folder = resolve_checkpoint(checkpoint or BUNDLED)
     loaded = load_checkpoint(folder, torch.device("cpu"))
@@ -45,13 +45,13 @@ def calibrate(
 
     Its confidence is then in the lines of --json: the share of the content words that a person would have said too.
     """
-    from skipmodal.audio import write_atomic
-    from skipmodal.data.pipeline import progress
+    from skipmodal.checkpoint import add_confidence, load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import calibration
+    from skipmodal.files import write_atomic
     from skipmodal.plots import check_matplotlib, draw_reliability, to_png
-    from skipmodal.training.checkpoint import add_confidence, load_checkpoint
+    from skipmodal.progress import progress
     from skipmodal.translate import Translator
 
     if plot:
@@ -79,7 +79,7 @@ def export(
     card: Annotated[Path | None, typer.Option(help="A Markdown file to use as the model card.")] = None,
 ) -> None:
     """Write a checkpoint for synthesis alone: 16-bit weights and a card."""
-    from skipmodal.training.checkpoint import export_checkpoint, read_card
+    from skipmodal.checkpoint import export_checkpoint, read_card
 
     if card and not card.is_file():
         raise UserError(f"--card {card}: no such file")

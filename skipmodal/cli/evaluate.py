@@ -46,17 +46,17 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on a held-out split, beside the paper's own figures, which are of other data."""
-    from skipmodal.data.pipeline import progress
+    from skipmodal.checkpoint import load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import tasks
     from skipmodal.evaluation.embedding import evaluate_embedding
     from skipmodal.evaluation.plots import check_plots, make_plots
     from skipmodal.evaluation.report import print_report, write_page, write_report
-    from skipmodal.evaluation.retrieval import evaluate_retrieval
-    from skipmodal.evaluation.transcribe import Transcriber
     from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
-    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.metrics.transcribe import Transcriber
+    from skipmodal.progress import progress
+    from skipmodal.retrieval.recall import evaluate_retrieval
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)

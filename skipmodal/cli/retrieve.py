@@ -13,8 +13,8 @@ from skipmodal.cli.options import Device, Model
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:
-    from skipmodal.evaluation.contact_sheet import Query
-    from skipmodal.evaluation.index import Hit, Index
+    from skipmodal.retrieval.contact_sheet import Query
+    from skipmodal.retrieval.index import Hit, Index
 
 app = typer.Typer(no_args_is_help=True, help="Find pictures, sentences and recordings by any of the three.")
 LISTED = 10  # files that were left out
@@ -46,9 +46,9 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Index prepared datasets and folders; what a query is compared with."""
+    from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
-    from skipmodal.evaluation.index import build_index, identity
-    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.retrieval.index import build_index, identity
     from skipmodal.translate import Translator
 
     left_out = 0
@@ -89,12 +89,11 @@ def query(
     """The nearest items of each modality by the cosine of u, nearest first."""
     import numpy as np
 
-    from skipmodal.audio import write_atomic
+    from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
-    from skipmodal.evaluation.contact_sheet import Sheet
-    from skipmodal.evaluation.index import ORDER, Index, identity
-    from skipmodal.evaluation.retrieval import vectors
-    from skipmodal.training.checkpoint import load_checkpoint
+    from skipmodal.files import write_atomic
+    from skipmodal.retrieval.contact_sheet import Sheet
+    from skipmodal.retrieval.index import ORDER, Index, identity
     from skipmodal.translate import Translator
 
     if sheet is not None and not sheet.parent.is_dir():
@@ -107,10 +106,7 @@ def query(
     opened.check(identity(model))
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(model, chosen), chosen)
-    u = [
-        vectors(translator.encode([translator.read(each.item, each.modality)], each.modality)).float().cpu().numpy()
-        for each in asked
-    ]
+    u = [translator.embed([each.item], each.modality).float().cpu().numpy() for each in asked]
     found = {name: opened.search(np.concatenate(u), name, k) for name in wanted}
     page = Sheet(opened)
     for number, each in enumerate(asked):
@@ -127,8 +123,8 @@ def query(
 
 def _query(given: str, kind: str | None) -> "Query":
     """What is asked for, its kind by the file's suffix; what is no file is a sentence."""
-    from skipmodal.evaluation.contact_sheet import Query
-    from skipmodal.evaluation.index_sources import modality_of
+    from skipmodal.retrieval.contact_sheet import Query
+    from skipmodal.retrieval.sources import modality_of
 
     by_name = modality_of(given)
     if kind:

@@ -8,7 +8,7 @@ import typer
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:
-    from skipmodal.evaluation.study import StudyReport
+    from skipmodal.study.score import StudyReport
 
 app = typer.Typer(no_args_is_help=True, help="Let people listen to systems, blindly, and add up what they pick.")
 
@@ -28,7 +28,7 @@ def make(
 
     Give the page to every judge; each sends back answers-JUDGE.json. All clips get the same loudness.
     """
-    from skipmodal.evaluation.study_page import make_study
+    from skipmodal.study.page import make_study
 
     key, unknown = make_study(photos, _systems(system), output, title=title, seed=seed)
     if unknown:
@@ -47,8 +47,8 @@ def score(
     import json
     from dataclasses import asdict
 
-    from skipmodal.audio import write_atomic
-    from skipmodal.evaluation import study
+    from skipmodal.files import write_atomic
+    from skipmodal.study import score as study
 
     known = study.read_key(key)
     report = study.score(known, study.read_answers(answers, known), seed)
@@ -76,7 +76,7 @@ def _print(report: "StudyReport") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from skipmodal.evaluation.study import PAPER, QUESTIONS
+    from skipmodal.study.score import PAPER, QUESTIONS
 
     console = Console(markup=False, highlight=False, emoji=False)
     console.print(f"{report.title}: {len(report.judges)} judges, {report.items} photos", soft_wrap=True)

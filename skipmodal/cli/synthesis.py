@@ -11,6 +11,7 @@ import typer
 from skipmodal import audio, image
 from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds, Model
 from skipmodal.errors import UserError
+from skipmodal.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,8 +88,8 @@ def _run(
     _check_output(names, target, output, directory, as_json)
     targets = _targets(names, source, output, directory, suffix)
 
+    from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
-    from skipmodal.training.checkpoint import load_checkpoint
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)
@@ -104,8 +105,7 @@ def _run(
         batch = pairs[start : start + batch_size]
         read = [_read(translator, name, source) for name, _ in batch]
         items_read = [item for item in read if not isinstance(item, UserError)]
-        latent = translator.encode(items_read, source) if items_read else None
-        results = iter(translator.decode(latent, target, source) if items_read else ())
+        results = iter(translator.decode(translator.encode(items_read, source), target, source) if items_read else ())
         for (name, path), item in zip(batch, read, strict=True):
             if isinstance(item, UserError):
                 failed += 1
@@ -205,7 +205,7 @@ def _deliver(
         record["confidence"] = round(result.confidence, 3)
     if isinstance(result.value, str):
         if path is not None:
-            audio.write_atomic(path, f"{result.value}\n".encode())
+            write_atomic(path, f"{result.value}\n".encode())
         elif not as_json:
             sys.stdout.write(f"{result.value}\n")
     elif target == "speech":

@@ -3,7 +3,7 @@
 Every batch is a function of the seed and its number alone, so a resumed run continues with the very next one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from skipmodal import image, text
 from skipmodal.audio import AudioConfig, linear_spectrogram
 from skipmodal.config import DataConfig
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.tokenizer import Tokenizer
 
 BUCKET_BATCHES = 32  # batches' worth of items that are sorted by length together
 
@@ -25,13 +26,15 @@ BUCKET_BATCHES = 32  # batches' worth of items that are sorted by length togethe
 class Batch:
     """A padded batch; either half may be empty (zero items).
 
-    A has images (Na, 3, S, S) in [-1, 1]; B has mel (Nb, T, n_mels) in [0, 1] and its waveforms. ids
-    (Na + Nb, L) and lengths (Na + Nb,) are A's texts, then B's.
+    A has images (Na, 3, S, S) in [-1, 1] and Nt texts of them; B has mel (Nb, T, n_mels) in [0, 1], its waveforms, and
+    a text of each recording.
     """
 
     names: list[str]  # item ids, for messages
-    ids: Tensor
-    lengths: Tensor
+    ids: Tensor  # (Nt + Nb, L) characters of A's texts, then of B's
+    lengths: Tensor  # (Nt + Nb,)
+    tokens: Tensor  # (Nt + Nb, S) the same texts as D_txt writes them
+    owners: Tensor  # (Nt,) the picture that each text of A is of, ascending
     images: Tensor
     mel: Tensor
     mel_lengths: Tensor  # (Nb,) frames
@@ -39,6 +42,11 @@ class Batch:
     linear_part: tuple[Tensor, Tensor, int] | None = None  # first frames (Nb,), valid frames (Nb,), the most of them
     references: tuple[list[str], ...] = ()  # every text of each image
     features: Tensor | None = None  # (Na, N, width) of a frozen image encoder, where prep has cached them
+
+    @property
+    def firsts(self) -> Tensor:
+        """(Na,) the number of the first text of each picture."""
+        return torch.searchsorted(self.owners, torch.arange(len(self.images), device=self.owners.device))
 
     @property
     def pictures(self) -> Tensor:
@@ -69,35 +77,51 @@ def _margin(config: AudioConfig) -> int:
 def collate(
     a: PreparedDataset,
     b: PreparedDataset,
-    pairs_a: np.ndarray,
+    captions: Sequence[tuple[int, Sequence[int]]],
     items_b: np.ndarray,
-    linear_frames: int | None = None,
-    rng: np.random.Generator | None = None,
+    tokenizer: Tokenizer,
+    config: DataConfig | None = None,
+    seeds: Sequence[int] = (),
 ) -> Batch:
-    """Pads pairs (item, number of its text) of A and items of B into one batch.
+    """Pads pictures of A, each with the numbers of some of its texts, and items of B into one batch.
 
-    With `linear_frames` the waveforms, and so the post-net's targets, are of that many frames of each recording,
-    where `rng` says.
+    With the training's `config`, where the seed of each item of B says, the waveforms, and so the post-net's targets,
+    are of a part of the recording, and some words are spelled.
     """
-    names, ids = [], []
-    for dataset, pairs in ((a, pairs_a), (b, np.stack([items_b, np.zeros_like(items_b)], 1))):
-        for i, choice in pairs:
-            item = dataset.item(i)
-            names.append(item["id"])
-            ids.append(torch.tensor(text.encode(item["texts"][choice])))
-    items_a = pairs_a[:, 0]
-    cached = len(items_a) and a.meta.image is not None and a.meta.image.encoder != "none"
+    names: list[str] = []
+    texts: list[str] = []
+    owners: list[int] = []
+    for owner, (i, choices) in enumerate(captions):
+        item = a.item(i)
+        names.append(item["id"])
+        texts += [item["texts"][choice] for choice in choices]
+        owners += [owner] * len(choices)
+    of_a = len(texts)
+    for i in items_b:
+        item = b.item(i)
+        names.append(item["id"])
+        texts.append(item["texts"][0])
+    rngs = [np.random.default_rng(seed) for seed in seeds]
+    spelled = config.spelled if config else 0.0
+    ids = [torch.tensor(text.encode(each)) for each in texts]
+    tokens = [torch.tensor(tokenizer.encode(each)) for each in texts[:of_a]]
+    for number, each in enumerate(texts[of_a:]):
+        tokens.append(torch.tensor(tokenizer.encode(each, spelled, rngs[number] if rngs else None)))
+    items_a = [i for i, _ in captions]
+    cached = bool(items_a) and a.meta.image is not None and a.meta.image.encoder != "none"
     features = [torch.from_numpy(a.features(i).astype(np.float32)) for i in items_a] if cached else None
     mels = [torch.from_numpy(b.mel(i).astype(np.float32)) for i in items_b]
     wavs = [torch.from_numpy(b.wav(i).astype(np.float32) / 32768) for i in items_b]
     part = None
-    if linear_frames is not None and rng is not None and mels:
-        wavs, part = _cut(wavs, [len(mel) for mel in mels], linear_frames, b.meta.audio, rng)
+    if config is not None and config.linear_frames is not None and mels:
+        wavs, part = _cut(wavs, [len(mel) for mel in mels], config.linear_frames, b.meta.audio, rngs)
     return Batch(
         names=names,
         ids=pad_sequence(ids, batch_first=True, padding_value=text.PAD),
         lengths=torch.tensor([len(i) for i in ids]),
-        images=image.to_tensor(np.stack([a.image(i) for i in items_a])) if len(items_a) else torch.zeros(0),
+        tokens=pad_sequence(tokens, batch_first=True, padding_value=text.PAD),
+        owners=torch.tensor(owners, dtype=torch.long),
+        images=image.to_tensor(np.stack([a.image(i) for i in items_a])) if items_a else torch.zeros(0),
         mel=pad_sequence(mels, batch_first=True) if mels else torch.zeros(0),
         mel_lengths=torch.tensor([len(m) for m in mels], dtype=torch.long),
         wav=pad_sequence(wavs, batch_first=True) if wavs else torch.zeros(0),
@@ -108,11 +132,11 @@ def collate(
 
 
 def _cut(
-    wavs: list[Tensor], frames: list[int], size: int, config: AudioConfig | None, rng: np.random.Generator
+    wavs: list[Tensor], frames: list[int], size: int, config: AudioConfig | None, rngs: Sequence[np.random.Generator]
 ) -> tuple[list[Tensor], tuple[Tensor, Tensor, int]]:
     """A part of `size` frames of each recording, and a margin around it, zeros beyond the ends."""
     assert config is not None
-    firsts = [int(rng.integers(max(n - size, 0) + 1)) for n in frames]
+    firsts = [int(rng.integers(max(n - size, 0) + 1)) for n, rng in zip(frames, rngs, strict=True)]
     hop, margin = config.hop_length, _margin(config)
     parts = []
     for wav, first in zip(wavs, firsts, strict=True):
@@ -130,17 +154,28 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
     """
 
     def __init__(
-        self, a: PreparedDataset, b: PreparedDataset, config: DataConfig, seed: int, rank: int = 0, count: int = 1
+        self,
+        a: PreparedDataset,
+        b: PreparedDataset,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+        rank: int = 0,
+        count: int = 1,
     ) -> None:
-        self.a, self.b, self.seed, self.sampling = a, b, seed, config.sampling
-        self.linear_frames, self.share = config.linear_frames, slice(rank, None, count)
+        self.a, self.b, self.config, self.tokenizer, self.seed = a, b, config, tokenizer, seed
+        self.sampling, self.share = config.sampling, slice(rank, None, count)
         size_a = size_b = config.batch_size
         if self.sampling == "mix":
             size_a, size_b = mixed_sizes(config)
-        pairs_a, characters = _captions(a, config.max_characters)
+        pairs, characters = _captions(a, config.max_characters)
+        if config.captions > 1:  # a picture is drawn, and some of its texts with it
+            self._choices = {int(i): pairs[pairs[:, 0] == i, 1] for i in np.unique(pairs[:, 0])}
+            pairs = np.array([(i, choices[0]) for i, choices in self._choices.items()])
+            characters = np.zeros(len(pairs))
         items_b = b.indices("train")
         self._plans = (
-            _Plan(pairs_a, characters, size_a, (seed, 0)),
+            _Plan(pairs, characters, size_a, (seed, 0)),
             _Plan(items_b, b.frames[items_b], size_b, (seed, 1)),
         )
 
@@ -153,13 +188,23 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         rng = np.random.default_rng((self.seed, 2, number))
-        pairs_a, items_b = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
+        pairs, items_b = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.int64)
         turns = 2 if self.sampling == "alternate" else 1
         if self.sampling in ("mix", "image-text") or (turns == 2 and number % 2 == 0):
-            pairs_a = self._plans[0].batch(number // turns)
+            pairs = self._plans[0].batch(number // turns)
         if self.sampling in ("mix", "text-speech") or (turns == 2 and number % 2 == 1):
             items_b = self._plans[1].batch(number // turns)
-        return collate(self.a, self.b, pairs_a[self.share], items_b[self.share], self.linear_frames, rng)
+        captions = [(int(i), self._drawn(int(i), int(choice), rng)) for i, choice in pairs]
+        # Drawn before they are shared: what a process does with an item does not depend on how many there are.
+        seeds = rng.integers(2**32, size=len(items_b)).tolist()
+        share = self.share
+        return collate(self.a, self.b, captions[share], items_b[share], self.tokenizer, self.config, seeds[share])
+
+    def _drawn(self, i: int, choice: int, rng: np.random.Generator) -> list[int]:
+        """Numbers of the texts of picture i that are learned from together."""
+        if self.config.captions == 1:
+            return [choice]
+        return [int(each) for each in rng.permutation(self._choices[i])[: self.config.captions]]
 
 
 def mixed_sizes(config: DataConfig) -> tuple[int, int]:
@@ -183,7 +228,7 @@ def _captions(a: PreparedDataset, max_characters: int) -> tuple[np.ndarray, np.n
 
 
 def validation_batches(
-    a: PreparedDataset, b: PreparedDataset, items: int, batch_size: int, sampling: str = "mix"
+    a: PreparedDataset, b: PreparedDataset, tokenizer: Tokenizer, items: int, batch_size: int, sampling: str = "mix"
 ) -> Iterator[Batch]:
     """The first `items` validation items of each dataset that is trained on, always the same, half and half."""
     items_a = a.indices("val")[: 0 if sampling == "text-speech" else items]
@@ -192,7 +237,7 @@ def validation_batches(
     half = max(batch_size // 2, 1)
     for start in range(0, max(len(items_a), len(items_b)), half):
         part = items_a[start : start + half]
-        yield collate(a, b, np.stack([part, np.zeros_like(part)], 1), items_b[start : start + half])
+        yield collate(a, b, [(int(i), [0]) for i in part], items_b[start : start + half], tokenizer)
 
 
 class _Plan:

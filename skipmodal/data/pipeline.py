@@ -2,11 +2,10 @@
 
 import os
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
@@ -17,10 +16,10 @@ import numpy as np
 
 from skipmodal.data.sources import BadRow, Row
 from skipmodal.data.writer import DatasetWriter, Dropped, Kept, PrepReport, no_usable_row
+from skipmodal.progress import progress
 
 BLOCK = 64  # rows that are committed together
 AHEAD = 2  # blocks being decoded while one is written
-SECONDS_A_LINE = 15.0  # between lines of progress where stderr is no terminal
 
 
 class Unusable(Exception):
@@ -144,27 +143,3 @@ def _kept(result: Loaded, arrays: tuple[np.ndarray, ...]) -> Kept:
     assert row.split
     unusable = len(row.texts) - len(result.texts)
     return Kept(row.id, row.split, result.texts, arrays, unusable, result.trimmed_seconds)
-
-
-@contextmanager
-def progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar where stderr is a terminal, else a line now and then; yields a function that advances it."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("rows", total=total, completed=done)
-            yield lambda rows: bar.advance(task, rows)
-        return
-    shown = time.monotonic()
-
-    def advance(rows: int) -> None:
-        nonlocal shown, done
-        done += rows
-        if time.monotonic() - shown > SECONDS_A_LINE:
-            shown = time.monotonic()
-            print(f"{done} of {total} rows", file=sys.stderr, flush=True)
-
-    yield advance

@@ -238,7 +238,7 @@ class _FeatureEncoder:
     """Pictures at the encoder's size -> (picture at the dataset's size, features) rows."""
 
     def __init__(self, config: ImageConfig, device: "torch.device") -> None:
-        from skipmodal.models.efficientnet import EfficientNetLite
+        from skipmodal.features.efficientnet import EfficientNetLite
 
         self.config, self.device = config, device
         self.encoder = EfficientNetLite(config.encoder).load_published().to(device)

@@ -14,7 +14,6 @@ While being written the folder is OUT.partial, whose journal says which source r
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -25,6 +24,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import parse_yaml
 from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
+from skipmodal.files import partial_path
 from skipmodal.image import ImageConfig
 
 FORMAT: Final = 1
@@ -70,7 +70,7 @@ def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayL
     if image:
         layout: ArrayLayout = {"images": ("|u1", (image.size, image.size, 3))}
         if image.encoder != "none":
-            from skipmodal.models import efficientnet as net
+            from skipmodal.features import efficientnet as net
 
             layout["features"] = ("<f2", (net.tokens(image.input_size), net.WIDTH))
         return layout
@@ -202,8 +202,3 @@ def _read_meta(path: Path) -> DatasetMeta:
 
 def _damaged(path: Path, detail: str) -> UserError:
     return UserError(f"{path}: damaged ({detail}); prepare it again with --overwrite")
-
-
-def partial_path(out: Path) -> Path:
-    """Where a dataset lies until it is complete: beside it."""
-    return Path(f"{os.path.abspath(out)}.partial")  # `.` and `..` have names too

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from skipmodal.files import sync
+
 
 class ShardedArray:
     """Read access by row number; ValueError where a file is not of the expected kind."""
@@ -123,9 +125,3 @@ class GrowingArray:
 
 def shard_path(folder: Path, name: str, shard: int) -> Path:
     return folder / (f"{name}.{shard}.npy" if shard else f"{name}.npy")
-
-
-def sync(file: BinaryIO) -> None:
-    """Waits until the file is on disk."""
-    file.flush()
-    os.fsync(file.fileno())

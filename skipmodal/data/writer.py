@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 
 from skipmodal.audio import AudioConfig
-from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout, partial_path
-from skipmodal.data.shards import GrowingArray, sync
+from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout
+from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
+from skipmodal.files import partial_path, sync
 from skipmodal.image import ImageConfig
 
 SHARD_BYTES = 2 << 30

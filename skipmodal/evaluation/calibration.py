@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skipmodal.confidence import Confidence
+from skipmodal.checkpoint import Confidence
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.captions import tokenise
 from skipmodal.evaluation.tasks import encode_items
+from skipmodal.metrics.captions import tokenise
 from skipmodal.translate import Translator
 
 BINS = 10

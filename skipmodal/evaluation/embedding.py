@@ -9,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.retrieval import check_finite
 from skipmodal.evaluation.tasks import Report, encode_items
-from skipmodal.models.skipmodal import MODALITIES
-from skipmodal.models.token_decoders import Latent
-from skipmodal.translate import Translator
+from skipmodal.modality import MODALITIES
+from skipmodal.translate import Translator, unit_vectors
 
 MIN_ITEMS = 4  # of a modality: two to train the probe on, two to ask about
 Rows = dict[str, np.ndarray]  # modality -> one row an item, as many of each
@@ -92,25 +89,13 @@ def _encode(
     translator: Translator, dataset: PreparedDataset, items: np.ndarray, modality: str, present: list[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """z (n, d_k), u (n, d_k) and what C names right (n,), each a mean over an item's tokens."""
-    caught: list[Tensor] = []
-    hook = translator.model.transformer.register_forward_hook(lambda module, args, z: caught.append(z))
-    try:
-        latent = encode_items(translator, dataset, items, modality)
-    finally:
-        hook.remove()
-    (z,) = caught
-    u, lengths = latent, torch.ones(len(items), dtype=torch.long, device=z.device)
-    if isinstance(latent, Latent):
-        u, lengths = latent.u[latent.mask], latent.lengths
-    check_finite(u)
-    owners = torch.repeat_interleave(torch.arange(len(items), device=z.device), lengths)
-    named = translator.model.classifier(z)[:, present].argmax(1) == present.index(MODALITIES.index(modality))
-
-    def mean(rows: Tensor) -> np.ndarray:
-        sums = rows.new_zeros(len(items), rows.shape[1]).index_add(0, owners, rows)
-        return (sums / lengths[:, None]).cpu().numpy()
-
-    return mean(z), mean(u), mean(named.to(z)[:, None])[:, 0]
+    latent = encode_items(translator, dataset, items, modality)
+    unit_vectors(latent)  # or it says that they are not finite
+    z = latent.z[latent.mask]
+    owners = torch.repeat_interleave(torch.arange(len(items), device=z.device), latent.lengths)
+    named = translator.model.adversary(z)[:, present].argmax(1) == present.index(MODALITIES.index(modality))
+    shares = torch.zeros(len(items), device=z.device).index_add(0, owners, named.float()) / latent.lengths
+    return latent.mean_z.cpu().numpy(), latent.mean.cpu().numpy(), shares.cpu().numpy()
 
 
 def probe(rows: Rows, seed: int = 0) -> float:

@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,15 +13,13 @@ from skipmodal.errors import UserError
 from skipmodal.evaluation.curves import read_curves
 from skipmodal.evaluation.embedding import MIN_ITEMS, embed, project
 from skipmodal.evaluation.tasks import TASKS, encode_items
-from skipmodal.models import TokenSkipModal
-from skipmodal.models.token_decoders import Latent
+from skipmodal.models.encoders.speech import FRAMES_A_TOKEN
+from skipmodal.models.latent import Latent
 from skipmodal.plots import Picture, check_matplotlib, draw_curves, draw_points, draw_sound, draw_words, to_png
 from skipmodal.translate import Translator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FRAMES_A_TOKEN = 4  # of the speech encoder
 
 
 def check_plots(task: str, out: Path | None, run: Path, translator: Translator) -> None:
@@ -30,7 +28,7 @@ def check_plots(task: str, out: Path | None, run: Path, translator: Translator) 
         raise UserError("--plots: needs a folder for the pictures; give --out")
     if task not in (*TASKS, "embedding"):
         raise UserError(f"--plots: {task} has no pictures; {', '.join(TASKS)} and embedding have")
-    if task.endswith("text") and not isinstance(translator.model, TokenSkipModal):
+    if task.endswith("text") and not translator.model.attends:
         raise UserError(f"--plots: {task} shows attention, and the text decoder of this checkpoint has none")
     check_matplotlib()
     if (run / "tensorboard").is_dir() and importlib.util.find_spec("tensorboard") is None:
@@ -83,7 +81,7 @@ def _plot_embedding(
 
 @torch.inference_mode()
 def _said(
-    translator: Translator, dataset: PreparedDataset, i: int, latent: Any, then: Translator | None
+    translator: Translator, dataset: PreparedDataset, i: int, latent: Latent, then: Translator | None
 ) -> tuple["Figure", str]:
     """One item as speech, with the sentence that it says where the model has one."""
     pictured = dataset.meta.image is not None
@@ -95,7 +93,7 @@ def _said(
     audio = translator.audio
     frames = int(translator.max_seconds * audio.sample_rate / audio.hop_length)
     speech, behind = translator.model.generate_speech(latent, frames, translator.max_text, translator.beam)
-    ids = behind.ids if behind else latent.ids if isinstance(latent, Latent) else None
+    ids = behind.ids if behind else latent.ids
     sentence = sentence if ids is None else text.decode(ids[0].tolist())
     steps = int(speech.steps[0])
     target = {"target mel": dataset.mel(i)} if audio.fits(dataset.meta.audio) else {}
@@ -110,15 +108,13 @@ def _said(
 
 
 @torch.inference_mode()
-def _read(translator: Translator, dataset: PreparedDataset, i: int, latent: Any) -> tuple["Figure", str]:
+def _read(translator: Translator, dataset: PreparedDataset, i: int, latent: Latent) -> tuple["Figure", str]:
     """What D_txt attends to in one item, teacher-forced on the sentence that it decodes."""
     model = translator.model
     ids = model.generate_text(latent, translator.max_text, translator.beam).ids
     sentence = text.decode(ids[0].tolist())
-    decoder: Any = model.text_decoder
-    units = decoder.units.segment(ids)
-    _, _, weights = decoder(latent, units)
-    weights = decoder.units.to_characters(weights.mean(1), units, ids.shape[1])  # of all heads
+    weights = model.attention(latent, ids)
+    assert weights is not None  # check_plots has asked
     attention = weights[0, : len(sentence) + 1, : int(latent.lengths[0])].cpu().numpy()
     if dataset.meta.audio is None:
         return draw_words(dataset.image(i), sentence, attention), sentence

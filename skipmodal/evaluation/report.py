@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from skipmodal.audio import write_atomic
 from skipmodal.errors import UserError
 from skipmodal.evaluation.published import BESIDE, SOURCE
 from skipmodal.evaluation.tasks import Report
+from skipmodal.files import write_atomic
 from skipmodal.plots import Picture
 
 Rows = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, heads, cells

@@ -11,10 +11,11 @@ import torch
 from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.captions import score_captions, tokenise
-from skipmodal.evaluation.java_metrics import java_scores
-from skipmodal.evaluation.transcribe import SILENCE, Transcriber
-from skipmodal.evaluation.wer import error_rates, normalise_transcript
+from skipmodal.metrics.captions import score_captions, tokenise
+from skipmodal.metrics.java import java_scores
+from skipmodal.metrics.transcribe import SILENCE, Transcriber
+from skipmodal.metrics.wer import error_rates, normalise_transcript
+from skipmodal.models.latent import Latent
 from skipmodal.translate import Translation, Translator
 
 TASKS = {
@@ -75,7 +76,7 @@ def evaluate(
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)
 
 
-def encode_items(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Any:
+def encode_items(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Latent:
     """Items of a dataset -> the model's latent; UserError where the data were not prepared as the model's."""
     _check_settings(translator, dataset, source)
     if source == "image" and translator.image.encoder != "none":

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.captions import tokenise
 from skipmodal.evaluation.tasks import Report
-from skipmodal.evaluation.wer import normalise_transcript
+from skipmodal.metrics.captions import tokenise
+from skipmodal.metrics.wer import normalise_transcript
 
 
 def check_recordings(recordings: PreparedDataset) -> None:

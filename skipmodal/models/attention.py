@@ -1,4 +1,4 @@
-"""Dot-product attention with sinusoidal positions, and the guide that keeps speech and text in step.
+"""Dot-product attention with sinusoidal positions.
 
 No context is fed back into what makes the queries, so teacher forcing attends from all steps in one call.
 """
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-GUIDE_WIDTH = 0.2  # g of Tachibana et al.
 POSITION_GAIN = 4.0  # of the positions at first: about two nats for a character
 
 
@@ -22,6 +21,10 @@ class AttentionMemory(NamedTuple):
     def repeat(self, times: int) -> "AttentionMemory":
         """Each item `times` times in a row."""
         return AttentionMemory(*(tensor.repeat_interleave(times, 0) for tensor in self))
+
+    def rows(self, index: Tensor) -> "AttentionMemory":
+        """Those of items (R,), which may repeat."""
+        return AttentionMemory(*(tensor[index] for tensor in self))
 
 
 class Attention(nn.Module):
@@ -66,16 +69,3 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
     rates = 10000.0 ** -(torch.arange(half, device=positions.device) / half)
     angles = positions.float()[..., None] * rates
     return torch.cat([angles.sin(), angles.cos(), angles.new_zeros(*angles.shape[:-1], width - 2 * half)], -1)
-
-
-def guided_attention(weights: Tensor, along: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
-    """Mean weight far off the diagonal (Tachibana et al., ICASSP 2018, section 4).
-
-    weights (B, S, N), along (B, S) where each step lies between the start, 0, and the end, 1, steps (B,) and
-    tokens (B,) valid -> scalar.
-    """
-    s, n = torch.arange(weights.shape[1], device=weights.device), torch.arange(weights.shape[2], device=weights.device)
-    off = along[:, :, None] - n[None, None, :] / tokens[:, None, None]
-    penalty = 1 - torch.exp(-(off**2) / (2 * GUIDE_WIDTH**2))
-    valid = (s < steps[:, None])[:, :, None] & (n < tokens[:, None])[:, None]
-    return (weights * penalty * valid).sum() / steps.sum()

@@ -1,28 +1,31 @@
-"""The multimodal information bottleneck: T, M and the classifier C (paper section 3.2, appendix 6.2).
+"""The multimodal information bottleneck: T and M (paper section 3.2, appendix 6.2).
 
-All three act on single vectors, whatever modality they came from: (N, width) in, (N, width) out.
+Both act on single vectors, whatever modality they came from: (N, width) in, (N, width) out.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
-from skipmodal.models.layers import RunningNorm
+from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.layers import MaskedBatchNorm, RunningNorm, length_mask
 
 
 class ModalityTransformer(nn.Module):
     """T: FC -> ReLU -> residual(Conv1D 1x1 -> ReLU -> BN, twice) -> tanh -> z.
 
-    A 1x1 convolution over single vectors is a linear layer.
+    A 1x1 convolution over single vectors is a linear layer. Tokens are normalised by running statistics: see
+    `RunningNorm`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.input = nn.Linear(config.embedding, config.d_k)
-        norm = RunningNorm if config.tokens else nn.BatchNorm1d
+        norm = RunningNorm if config.kind == "tokens" else MaskedBatchNorm
         self.residual = nn.Sequential(
             nn.Linear(config.d_k, config.d_k), nn.ReLU(), norm(config.d_k),
             nn.Linear(config.d_k, config.d_k), nn.ReLU(), norm(config.d_k),
@@ -37,21 +40,6 @@ class ModalityTransformer(nn.Module):
         return torch.tanh(x)
 
 
-class ModalityClassifier(nn.Module):
-    """C: two FC layers and a 3-way softmax layer over (image, text, speech); used in training only."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.d_k
-        self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (N, d_k) -> logits (N, 3)."""
-        return self.layers(z)  # type: ignore[no-any-return]
-
-
 class Memory(nn.Module):
     """M: u = softmax(q k^T / sqrt(d_k)) v in each head, heads concatenated (equation 2, appendix 6.2).
 
@@ -62,7 +50,7 @@ class Memory(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        # The appendix writes M as n_k x d_k / heads, which no longer fits its own keys after the split: n_k x d_k.
+        # The appendix writes M as n_k x d_k / heads, and does not say how it is shared by the heads: n_k x d_k, split.
         self.memory = nn.Parameter(torch.empty(config.n_k, config.d_k))
         nn.init.normal_(self.memory)
         self.key = nn.Linear(config.d_k, config.d_k)
@@ -94,3 +82,26 @@ def build_memory(config: ModelConfig) -> nn.Module:
     parameters = config.n_k * config.d_k + config.d_k * (config.d_k + 1)
     hidden = round((parameters - config.d_k) / (2 * config.d_k + 1))
     return nn.Sequential(nn.Linear(config.d_k, hidden), nn.ReLU(), nn.Linear(hidden, config.d_k))
+
+
+class Bottleneck(nn.Module):
+    """e of any modalities -> z and u, through the one T and the one M that all share."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.transformer = ModalityTransformer(config)
+        self.memory = build_memory(config)
+
+    def forward(self, encoded: Sequence[Encoded]) -> list[Latent]:
+        """All valid tokens go through T together, so its norm has one statistic for all modalities."""
+        masks = [length_mask(part.lengths, part.e.shape[1]) for part in encoded]
+        z = self.transformer(torch.cat([part.e[mask] for part, mask in zip(encoded, masks, strict=True)]))
+        counts = [int(part.lengths.sum()) for part in encoded]
+        parts = zip(encoded, masks, z.split(counts), self.memory(z).split(counts), strict=True)
+        return [Latent(_pad(z, mask), _pad(u, mask), part.lengths, part.rate) for part, mask, z, u in parts]
+
+
+def _pad(tokens: Tensor, mask: Tensor) -> Tensor:
+    """(sum of valid, width) -> (B, N, width), zeros in the padding."""
+    padded = tokens.new_zeros(*mask.shape, tokens.shape[1])
+    return padded.masked_scatter(mask[:, :, None], tokens)

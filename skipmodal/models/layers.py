@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,36 +13,101 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.scale = scale
-        return x.view_as(x)
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, through which gradients go back to all of them."""
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
-        return -ctx.scale * gradient, None
+    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
-def reverse_gradient(x: Tensor, scale: float = 1.0) -> Tensor:
-    """Identity forwards; gradient times -scale backwards (Ganin and Lempitsky, ICML 2015)."""
-    return _Reverse.apply(x, scale)  # type: ignore[no-any-return,no-untyped-call]
+def processes() -> int:
+    """How many train one model together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-class MaskedBatchNorm(nn.BatchNorm1d):
+def sum_over_processes(x: Tensor) -> Tensor:
+    """x itself where there is one process."""
+    return _Sum.apply(x) if processes() > 1 else x  # type: ignore[no-any-return,no-untyped-call]
+
+
+def gather_over_processes(x: Tensor) -> Tensor:
+    """The rows (N, ...) of all processes, which have as many each, one after the other; x itself of one process."""
+    if processes() == 1:
+        return x
+    every = x.new_zeros(processes(), *x.shape).index_add(0, torch.tensor([dist.get_rank()], device=x.device), x[None])
+    return sum_over_processes(every).flatten(0, 1)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over the positions of all processes."""
+    return ratio(values.sum(), values.new_tensor(float(values.numel())))
+
+
+def ratio(total: Tensor, count: Tensor) -> Tensor:
+    """This process's total over the mean count of all processes, whose own mean is that of the whole batch."""
+    count = count.to(total)
+    return total / (sum_over_processes(count.detach()) / processes()).clamp(min=1)
+
+
+class _Norm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over (N, C, ...) whose statistics are those of the whole batch, whoever has which part of it."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or processes() == 1:
+            return super().forward(x)
+        mean, variance = self.statistics(x)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        x = (x - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (C,) of x (N, C, ...) over all processes; the running ones move towards them."""
+        dims = [0, *range(2, x.dim())]
+        count = sum_over_processes(x.new_tensor(float(x.numel() // x.shape[1])))
+        mean = sum_over_processes(x.sum(dims)) / count
+        centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
+        variance = sum_over_processes(centred.square().sum(dims)) / count
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = 0.1 if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
+        return mean, variance
+
+
+class ImageNorm(_Norm):
+    """Batch norm of feature maps (B, C, H, W)."""
+
+
+class MaskedBatchNorm(_Norm):
     """Batch norm whose statistics see valid positions only; padding comes out as zeros.
 
-    Input (B, T, C) or (B, T, C, F) with mask (B, T); same shape out.
+    Input (B, T, C) or (B, T, C, F) with mask (B, T), or (N, C) without; same shape out.
     """
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            return super().forward(x)
         valid = super().forward(x[mask])
         return torch.zeros(x.shape, dtype=valid.dtype, device=x.device).masked_scatter(
             mask.view(*mask.shape, *[1] * (x.dim() - 2)).expand_as(x), valid
         )
 
 
-class RunningNorm(nn.BatchNorm1d):
+class RunningNorm(_Norm):
     """Batch norm that normalises by its running statistics in training too: (N, C) -> (N, C).
 
     With a batch's own, an item's output depends on what else is there. Where tokens of several modalities are
@@ -55,7 +121,7 @@ class RunningNorm(nn.BatchNorm1d):
             # A mean of all batches at first: while it crept up from 0 and 1, the tanh before it saturated for good.
             self.momentum = max(0.01, 1 / (int(self.num_batches_tracked) + 1))
             with torch.no_grad():
-                super().forward(x)  # updates them
+                self.statistics(x)
         return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from skipmodal.errors import UserError
 
@@ -25,31 +26,26 @@ class Processes:
         """Whether this is the one that logs, validates and saves."""
         return self.rank == 0
 
-    def average_gradients(self, model: nn.Module) -> None:
-        """Every process ends with the mean gradient; a parameter that got none in one process counts as zero there."""
-        if self.count == 1:
-            return
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        reached = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-        dist.all_reduce(reached)
-        # One that no process reached stays without: the optimiser leaves it alone, as it does in a single process.
-        parameters = [p for p, count in zip(parameters, reached.tolist(), strict=True) if count]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-        dist.all_reduce(flat)
-        flat /= self.count
-        for p, mean in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = mean.view_as(p)
+    def share(self, step: nn.Module, device: torch.device) -> nn.Module:
+        """The training step as all processes take it together, with the first one's weights and averaged gradients.
 
-    def start_alike(self, model: nn.Module, step: int, device: torch.device) -> None:
-        """Gives every process the first one's weights. Raises UserError where they don't start at the same step."""
+        Norms synchronise their statistics themselves (see `layers`), so buffers need not be sent around.
+        """
+        if self.count == 1:
+            return step
+        # A batch need not reach every parameter: one of A alone has no speech.
+        return DistributedDataParallel(
+            step, [device] if device.type == "cuda" else None, broadcast_buffers=False, find_unused_parameters=True
+        )
+
+    def check_alike(self, step: int, device: torch.device) -> None:
+        """Raises UserError where the processes don't start at the same step."""
         if self.count == 1:
             return
         steps = [torch.zeros(1, device=device) for _ in range(self.count)]
         dist.all_gather(steps, torch.tensor([float(step)], device=device))
         if len({int(each) for each in steps}) > 1:
             raise UserError("the processes find different checkpoints to go on from; --run must be a shared folder")
-        for tensor in model.state_dict().values():
-            dist.broadcast(tensor, 0)
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set in any process."""

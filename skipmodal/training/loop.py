@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skipmodal.config import OptimConfig, Recipe, TrainConfig
+from skipmodal.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
+from skipmodal.config import OptimConfig, Recipe, TokensModel, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
-from skipmodal.models import Model, build_model
-from skipmodal.models.tokens import TokenSkipModal
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
-from skipmodal.training.checkpoint import Checkpoint, save_checkpoint
-from skipmodal.training.losses import compute_losses, total_loss
+from skipmodal.training.losses import total_loss
 from skipmodal.training.monitor import Monitor
 from skipmodal.training.resume import find_latest, load_fitting, origin, restore, trainer_state
 from skipmodal.training.self_critical import SelfCritical
-from skipmodal.training.validation import validate, wanted_outputs
+from skipmodal.training.step import TrainingStep
+from skipmodal.training.validation import validate
 
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
@@ -65,15 +66,13 @@ def _train(
         raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
 
     started_from = origin(init, found)
+    init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)
     torch.manual_seed(recipe.train.seed)
-    model = build_model(recipe.model, audio, image).to(device)
-    if found is None and init is not None:
-        model.load_state_dict(load_fitting(init, recipe, audio, image, device).model.state_dict())
-    elif found is None and isinstance(model, TokenSkipModal):
+    model = SkipModal(recipe.model, audio, image, _tokenizer(recipe, a, b, found or init)).to(device)
+    if init_from is not None:
+        model.load_state_dict(init_from.model.state_dict())
+    elif found is None:
         model.load_published()
-        if recipe.model.words:
-            trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
-            model.learn_words(sentence for each in trained for i in each.indices("train") for sentence in each.texts(i))
     _set_training(model, recipe.train.only)
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
@@ -84,21 +83,20 @@ def _train(
     if any(each % processes.count for each in sizes):
         parts = " + ".join(map(str, sizes))
         raise UserError(f"data.batch_size={size} ({parts}) cannot be shared equally by {processes.count} processes")
-    batches = TrainingBatches(a, b, recipe.data, recipe.train.seed, processes.rank, processes.count)
+    batches = TrainingBatches(a, b, recipe.data, model.tokenizer, recipe.train.seed, processes.rank, processes.count)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
     step, skipped, best = 0, 0, math.inf
     if found is not None:
         step, skipped, best = restore(found, recipe, audio, image, model, optimizer, scaler, device)
-    processes.start_alike(model, step, device)
-    if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
-        torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
+    processes.check_alike(step, device)
     critic = None
-    if recipe.loss.self_critical > 0:
-        if not isinstance(model, TokenSkipModal):
-            raise UserError("loss.self_critical: needs model.tokens=true, whose captions follow from a search")
+    if "self_critical" in recipe.loss.weights():
         if not recipe.loss.text_from_image:
             raise UserError("loss.self_critical: needs loss.text_from_image too, which chooses the best checkpoint")
-        critic = SelfCritical((a.texts(i) for i in a.indices("train")), recipe.data.max_characters)
+        critic = SelfCritical((a.texts(i) for i in a.indices("train")), model.tokenizer, recipe.data.max_characters)
+    shared = processes.share(TrainingStep(model, audio, recipe.loss, critic), device)
+    if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
+        torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
         num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
@@ -110,7 +108,7 @@ def _train(
         card = _card(recipe, a, b, step, best) + started_from
         save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), card, state)
 
-    wanted = wanted_outputs(recipe.loss)
+    weights = recipe.loss.weights()
 
     def autocast() -> AbstractContextManager[Any]:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
@@ -127,7 +125,7 @@ def _train(
         if found is None and init is None and (recipe.train.only or critic):
             setting = "train.only" if recipe.train.only else "loss.self_critical"
             monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")
-        if recipe.model.tokens and image.encoder == "none" and recipe.data.sampling != "text-speech":
+        if recipe.model.kind == "tokens" and image.encoder == "none" and recipe.data.sampling != "text-speech":
             monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}
         bad_in_a_row, saved_at = 0, time.monotonic()
@@ -141,22 +139,18 @@ def _train(
             for batch in islice(stream, recipe.optim.accumulate):
                 names += batch.names
                 batch = batch.to(device)
-                linear = batch.linear(audio) if len(batch.mel) else None
                 with autocast():  # the losses too: it keeps them in fp32
-                    outputs = model(batch, ramp, **wanted)
-                    losses = compute_losses(outputs, batch, linear)
-                    if critic is not None and outputs.image is not None:
-                        decoder: Any = model.text_decoder
-                        losses["self_critical"], reward = critic(decoder, outputs.image, batch.references)
-                        totals.setdefault("reward", []).append(reward)
-                    loss = total_loss(losses, recipe.loss)
+                    losses = shared(batch)
+                    reward = losses.pop("reward", None)
+                    loss = total_loss(losses, weights, ramp)
+                if reward is not None:
+                    totals.setdefault("reward", []).append(reward)
                 if not loss.requires_grad:
                     parts = " or ".join(recipe.train.only)
                     raise UserError(f"train.only: no loss of this batch ({', '.join(losses)}) trains {parts}")
                 scaler.scale(loss / recipe.optim.accumulate).backward()
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
-            processes.average_gradients(model)
             scaler.unscale_(optimizer)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
             if torch.isfinite(norm):
@@ -214,7 +208,7 @@ def _ignore_interrupt(worker: int) -> None:
 def _sample(
     monitor: Monitor,
     step: int,
-    model: Model,
+    model: SkipModal,
     recipe: Recipe,
     a: PreparedDataset,
     b: PreparedDataset,
@@ -222,12 +216,12 @@ def _sample(
 ) -> None:
     assert b.meta.audio is not None
     items = recipe.train.sample_items
-    batch = next(validation_batches(a, b, items, 2 * items)).to(device)
+    batch = next(validation_batches(a, b, model.tokenizer, items, 2 * items)).to(device)
     monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
-    a = PreparedDataset(recipe.data.image_text, features=recipe.model.tokens)  # one vector comes from pixels
+    a = PreparedDataset(recipe.data.image_text, features=recipe.model.kind == "tokens")  # one vector comes from pixels
     b = PreparedDataset(recipe.data.text_speech)
     for dataset, kind in ((a, "image-text"), (b, "text-speech")):
         if dataset.meta.kind != kind:
@@ -238,7 +232,16 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
     return a, b
 
 
-def _set_training(model: Model, only: Sequence[str]) -> None:
+def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Path | None) -> Tokenizer:
+    """That of the checkpoint to start from, or the most frequent words of the texts that are trained on."""
+    if start is not None:
+        return load_tokenizer(start)
+    words = recipe.model.words if isinstance(recipe.model, TokensModel) else 0
+    trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
+    return Tokenizer.learn((text for each in trained for i in each.indices("train") for text in each.texts(i)), words)
+
+
+def _set_training(model: SkipModal, only: Sequence[str]) -> None:
     """Training mode; of parts alone where some are named, the others then stay as they are, norms included.
 
     Raises UserError for a part that the model hasn't, or where none is left to train.

@@ -1,91 +1,151 @@
-"""The losses (3) to (7) of the paper, each a mean over valid positions only."""
+"""The losses of the paper, (1) and (3) to (7), and ours: each a mean over valid positions only, of the whole batch.
+
+Where several processes share a batch, a mean's count is that of all of them, so that the average of their gradients is
+the gradient of one process that has it all.
+"""
+
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skipmodal.config import LossConfig
 from skipmodal.data.batches import Batch
-from skipmodal.models.attention import guided_attention
-from skipmodal.models.durations import Timing, forward_sum
-from skipmodal.models.layers import length_mask
-from skipmodal.models.skipmodal import Outputs, Written
+from skipmodal.models.alignment import forward_sum, guided_attention
+from skipmodal.models.decoders.text import Written
+from skipmodal.models.latent import Latent
+from skipmodal.models.layers import gather_over_processes, length_mask, mean, ratio
+from skipmodal.models.system import Outputs
 from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
+STOP_WEIGHT = 5.0  # of the one step that stops, beside some fifty others
 
 
-def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None) -> dict[str, Tensor]:
-    """Every loss the batch allows, unweighted, keyed by its name in the recipe.
+def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None, wanted: Collection[str]) -> dict[str, Tensor]:
+    """Those of the wanted losses that the batch allows, unweighted, by their names in the recipe; and C's own loss,
+    `classifier`, where the adversary's is wanted.
 
     `linear` (Nb, T, n_linear) are the post-net's targets; needed where the batch has speech.
     """
-    n_a = len(batch.images)
     losses = {}
-    if outputs.images is not None:
-        losses["image"] = F.l1_loss(outputs.images, batch.images)
-    if outputs.text_from_image is not None:
-        losses["text_from_image"] = _text(outputs.text_from_image, batch.lengths[:n_a])
-    if outputs.text_from_speech is not None and outputs.speech is not None:
-        assert linear is not None
-        mask = length_mask(batch.mel_lengths, batch.mel.shape[1])
-        losses["mel"] = (outputs.speech.mel - batch.mel).abs()[mask].mean()
-        lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
-        losses["linear"] = (outputs.speech.linear - linear).abs()[length_mask(lengths, linear.shape[1])].mean()
-        if outputs.speech.stop is not None:
-            losses["stop"] = _stop(outputs.speech.stop, outputs.speech.steps)
-        if outputs.speech.timing is not None:
-            losses["duration"], losses["alignment"] = _timing(outputs.speech.timing, batch.mel_lengths)
-        losses["text_from_speech"] = _text(outputs.text_from_speech, batch.lengths[n_a:])
-    if outputs.text_from_text is not None:
-        losses["text_from_text"] = _text(outputs.text_from_text, batch.lengths[-len(outputs.text_from_text.target) :])
-    if outputs.listening is not None:
-        losses["listening"] = guided_attention(*outputs.listening)
-    pairs = [pair for pair in outputs.pairs if len(pair[0]) > 1]
-    if pairs:
-        losses["contrastive"] = torch.stack([_contrastive(*pair) for pair in pairs]).sum()
-    losses["adversary"] = _adversary(outputs)
+    for name in wanted:
+        loss = _LOSSES[name](outputs, batch, linear) if name in _LOSSES else None
+        if loss is not None:
+            losses[name] = loss
+    if "adversary" in wanted and outputs.game is not None:
+        losses["classifier"] = outputs.game[0]
     return losses
 
 
-def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
-    """Equation (7) with a weight for each term; terms of weight zero are left out."""
-    terms = [getattr(weights, name) * loss for name, loss in losses.items() if getattr(weights, name) > 0]
-    return torch.stack(terms).sum()
+def total_loss(losses: dict[str, Tensor], weights: dict[str, float], ramp: float = 1.0) -> Tensor:
+    """Equation (7) with a weight for each term. C's own loss has none; `ramp` is the part of alpha that is reached."""
+    terms = [weights.get(name, 1.0) * (ramp if name == "adversary" else 1.0) * loss for name, loss in losses.items()]
+    return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
-def _text(written: Written, characters: Tensor) -> Tensor:
-    """Cross-entropy a character (equation 6), also where words are written whole; characters (B,)."""
-    logits, target = written
-    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD, reduction="sum") / characters.sum()
+def _image(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    return None if outputs.pictures is None else mean((outputs.pictures - batch.images).abs())
 
 
-def _stop(logits: Tensor, steps: Tensor) -> Tensor:
+def _mel(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if outputs.spoken is None:
+        return None
+    return mean((outputs.spoken.mel - batch.mel).abs()[length_mask(batch.mel_lengths, batch.mel.shape[1])])
+
+
+def _linear(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if outputs.spoken is None:
+        return None
+    assert linear is not None
+    lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
+    return mean((outputs.spoken.linear - linear).abs()[length_mask(lengths, linear.shape[1])])
+
+
+def _stop(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
     """Binary cross-entropy a step; the last valid step is the one that stops."""
+    if outputs.spoken is None or outputs.spoken.stop is None:
+        return None
+    logits, steps = outputs.spoken.stop, outputs.spoken.steps
     target = F.one_hot(steps - 1, logits.shape[1]).to(logits.dtype)
     mask = length_mask(steps, logits.shape[1])
     # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
-    return F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=logits.new_tensor(5.0))
+    weight = logits.new_tensor(STOP_WEIGHT)
+    return mean(F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=weight, reduction="none"))
 
 
-def _timing(timing: Timing, mel_lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """How far off durations are, as a mean ratio's logarithm; and what the aligner learns from."""
+def _text(name: str) -> Callable[[Outputs, Batch, Tensor | None], Tensor | None]:
+    def loss(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+        """Cross-entropy a character (equation 6), also where words are one token."""
+        written = outputs.written.get(name)
+        if not written:
+            return None
+        spent = torch.stack([_cross_entropy(part) for part in written]).sum()
+        return ratio(spent, torch.stack([part.spans.sum() for part in written]).sum())
+
+    return loss
+
+
+def _cross_entropy(written: Written) -> Tensor:
+    return F.cross_entropy(written.logits.flatten(0, 1), written.target.flatten(), ignore_index=PAD, reduction="sum")
+
+
+def _duration(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    """How far off durations are, as a mean ratio's logarithm."""
+    if outputs.spoken is None or outputs.spoken.timing is None:
+        return None
+    timing = outputs.spoken.timing
     mask = timing.durations > 0  # which padding never has
-    off = timing.predicted[mask] - timing.durations[mask].log()
-    return off.abs().mean(), forward_sum(timing.scores, timing.lengths, mel_lengths)
+    return mean((timing.predicted[mask] - timing.durations[mask].log()).abs())
 
 
-def _contrastive(a: Tensor, b: Tensor) -> Tensor:
-    """Which b belongs to which a, and the reverse (van den Oord et al., 2018): a and b (N, d_k), row by row a pair."""
-    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / TEMPERATURE
-    target = torch.arange(len(a), device=a.device)
-    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+def _alignment(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if outputs.spoken is None or outputs.spoken.timing is None:
+        return None
+    timing = outputs.spoken.timing
+    return ratio(forward_sum(timing.scores, timing.lengths, batch.mel_lengths), batch.mel_lengths.sum())
 
 
-def _adversary(outputs: Outputs) -> Tensor:
-    """L_C of equation (1): one mean for image, text of A, text of B and speech; T's part comes by gradient reversal."""
-    terms = []
-    for group, modality in zip(outputs.modality_logits.split(outputs.modality_counts), (0, 1, 1, 2), strict=True):
-        if len(group):
-            terms.append(F.cross_entropy(group, torch.full((len(group),), modality, device=group.device)))
-    return torch.stack(terms).sum()
+def _guided_attention(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    written, speech = outputs.written.get("text_from_speech"), outputs.speech
+    if not written or speech is None or written[0].attention is None:
+        return None
+    spans = written[0].spans
+    along = (spans.cumsum(1) - spans) / spans.sum(1, keepdim=True)
+    steps = (written[0].target != PAD).sum(1)
+    return ratio(guided_attention(written[0].attention.mean(1), along, steps, speech.lengths), steps.sum())
+
+
+def _contrastive(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    """Which text belongs to which picture or recording, and the reverse (van den Oord et al., 2018)."""
+    pairs = [pair for pair in outputs.pairs if len(pair[0].u) > 1]
+    if not pairs:
+        return None
+    losses = []
+    for a, b in pairs:
+        a_rows, b_rows = (F.normalize(gather_over_processes(each.mean), dim=1) for each in (a, b))
+        similarity = a_rows @ b_rows.T / TEMPERATURE
+        target = torch.arange(len(similarity), device=similarity.device)
+        losses.append((F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2)
+    return torch.stack(losses).sum()
+
+
+def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    """Squared distance between u of the two modalities of an item, a number of u."""
+
+    def squares(a: Latent, b: Latent) -> Tensor:
+        return mean((a.mean - b.mean).square())
+
+    return torch.stack([squares(*pair) for pair in outputs.pairs]).sum() if outputs.pairs else None
+
+
+def _adversary(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    return None if outputs.game is None else outputs.game[1]
+
+
+_LOSSES: dict[str, Callable[[Outputs, Batch, Tensor | None], Tensor | None]] = {
+    "image": _image, "mel": _mel, "linear": _linear, "stop": _stop, "duration": _duration, "alignment": _alignment,
+    "text_from_image": _text("text_from_image"), "text_from_speech": _text("text_from_speech"),
+    "text_from_text": _text("text_from_text"), "guided_attention": _guided_attention, "contrastive": _contrastive,
+    "distance": _distance, "adversary": _adversary,
+}  # fmt: skip

@@ -14,9 +14,8 @@ from torch import Tensor
 from skipmodal import image, text
 from skipmodal.audio import AudioConfig
 from skipmodal.data.batches import Batch
-from skipmodal.models import Model
 from skipmodal.models.bottleneck import Memory
-from skipmodal.models.skipmodal import SkipModal
+from skipmodal.models.system import SkipModal
 from skipmodal.plots import draw_sound, draw_weights
 from skipmodal.vocoder import griffin_lim
 
@@ -73,13 +72,13 @@ class Monitor:
             self._writer.flush()
 
     @torch.no_grad()
-    def samples(self, step: int, model: Model, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
+    def samples(self, step: int, model: SkipModal, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
         """Decodes fixed validation items free-running, image to speech included, which no loss trains."""
-        n_a, ids = len(batch.images), batch.ids
+        n_a, ids = len(batch.images), batch.ids  # validation has one text a picture
         references = [text.decode(i) for i in ids.tolist()]
-        from_image: Any = model.encode_image(batch.pictures)
-        from_text: Any = model.encode_text(ids, batch.lengths)
-        from_speech: Any = model.encode_speech(batch.mel, batch.mel_lengths)
+        from_image = model.encode_image(batch.pictures)
+        from_text = model.encode_text(ids, batch.lengths)
+        from_speech = model.encode_speech(batch.mel, batch.mel_lengths)
         frames = int(SAMPLE_SECONDS * audio.sample_rate / audio.hop_length)
         hypotheses = [
             text.decode(i)
@@ -103,22 +102,21 @@ class Monitor:
             for i, wav in enumerate(wavs):
                 peak = wav.abs().max().clamp(min=1e-5)
                 self._writer.add_audio(f"samples/{name}_{i}", wav / peak, step, audio.sample_rate)
-        read = spoken[1]  # its first items are A's texts
-        length, steps, characters = int(read.lengths[n_a]), int(read.steps[n_a]), int(batch.lengths[n_a])
-        heard = int(batch.mel_lengths[0])
-        attention = None if read.alignment is None else _array(read.alignment[n_a, :steps, :characters])
-        stop = None if read.stop is None else _array(read.stop[n_a, :steps].sigmoid())
+        from_b = spoken[1]  # its first items are A's texts
+        length, steps, characters = int(from_b.lengths[n_a]), int(from_b.steps[n_a]), int(batch.lengths[n_a])
+        frames_b = int(batch.mel_lengths[0])
+        attention = None if from_b.alignment is None else _array(from_b.alignment[n_a, :steps, :characters])
+        stop = None if from_b.stop is None else _array(from_b.stop[n_a, :steps].sigmoid())
         figure = draw_sound(
-            {"target mel": _array(batch.mel[0, :heard]), "mel, free-running": _array(read.mel[n_a, :length]),
-             "target linear": _array(linear[0, :heard])},
+            {"target mel": _array(batch.mel[0, :frames_b]), "mel, free-running": _array(from_b.mel[n_a, :length]),
+             "target linear": _array(linear[0, :frames_b])},
             audio, sentence=references[n_a], attention=attention, stop=stop,
             frames_a_step=model.speech_decoder.r,
         )  # fmt: skip
         self._writer.add_figure("samples/text2speech", figure, step)
-        if isinstance(model, SkipModal) and isinstance(model.memory, Memory):
-            e = torch.cat([model.image_encoder(batch.images), model.text_encoder(ids, batch.lengths)])
-            weights = model.memory.weights(model.transformer(e))
-            figure = draw_weights(_array(weights), "basis vector", "item")
+        if isinstance(model.bottleneck.memory, Memory):
+            z = torch.cat([from_image.mean_z, from_text.mean_z])
+            figure = draw_weights(_array(model.bottleneck.memory.weights(z)), "basis vector", "item")
             self._writer.add_figure("samples/alignment_memory", figure, step)
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from skipmodal.audio import AudioConfig
+from skipmodal.checkpoint import Checkpoint, load_checkpoint, read_card, resolve_checkpoint
 from skipmodal.config import Recipe, dump_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models import Model
-from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, load_trainer, read_card, resolve_checkpoint
+from skipmodal.models.system import SkipModal
 
 STARTED_FROM = "\n## Weights it started from\n\n"
 
@@ -59,7 +59,7 @@ def restore(
     recipe: Recipe,
     audio: AudioConfig,
     image: ImageConfig,
-    model: Model,
+    model: SkipModal,
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     device: torch.device,
@@ -70,7 +70,7 @@ def restore(
     fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
     saved = load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())
-    state = load_trainer(folder)
+    state = _load_trainer(folder)
     try:
         optimizer.load_state_dict(state["optimizer"])
         for group in optimizer.param_groups:  # the recipe's, not the saved ones
@@ -109,3 +109,12 @@ def load_fitting(
         advice = "set it so, or start a new --run" if fixed else "set it so, or train from fresh weights"
         raise UserError(f"{folder}: was trained with {', '.join(changed)}; {advice}")
     return saved
+
+
+def _load_trainer(folder: Path) -> dict[str, Any]:
+    """The trainer's state beside the weights. Raises UserError where it is missing or damaged."""
+    path = folder / "trainer.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except Exception as error:  # a damaged file fails in many ways
+        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({error})") from error

@@ -9,43 +9,46 @@ import torch
 from torch import Tensor, nn
 
 from skipmodal import text
-from skipmodal.evaluation.captions import CiderD, tokenise
-from skipmodal.models.token_decoders import AttentionTextDecoder, Latent
+from skipmodal.metrics.captions import CiderD, tokenise
+from skipmodal.models.decoders.text import AttentionTextDecoder, TextDecoder
+from skipmodal.models.latent import Latent
+from skipmodal.models.layers import ratio
+from skipmodal.tokenizer import Tokenizer
 
 DRAWS = 4  # captions a picture
-MARGIN = 20  # units by which a draw may outgrow the longest reference of the batch
+MARGIN = 20  # tokens by which a draw may outgrow the longest reference of the batch
 
 
 class SelfCritical:
     """The loss whose gradient raises the expected CIDEr-D; n-gram frequencies are those of the training captions."""
 
-    def __init__(self, captions: Iterable[Sequence[str]], max_length: int) -> None:
-        """`captions` of each training picture; `max_length` units are drawn at most."""
-        self.max_length = max_length
+    def __init__(self, captions: Iterable[Sequence[str]], tokenizer: Tokenizer, max_length: int) -> None:
+        """`captions` of each training picture; `max_length` tokens are drawn at most."""
+        self.tokenizer, self.max_length = tokenizer, max_length
         self._cider = CiderD([_words(caption) for caption in each] for each in captions)
 
     def __call__(
-        self, decoder: AttentionTextDecoder, image: Latent, references: Sequence[Sequence[str]]
+        self, decoder: TextDecoder | AttentionTextDecoder, image: Latent, references: Sequence[Sequence[str]]
     ) -> tuple[Tensor, Tensor]:
         """image of B pictures, references of each -> loss and mean reward (CIDEr-D in [0, 10]), scalars."""
-        latent = image.repeat(DRAWS)
+        latent = image.rows(torch.arange(len(image.u), device=image.u.device).repeat_interleave(DRAWS))
         # What is drawn and what is learned from it are of one policy, without dropout. The LSTMs stay as they are:
         # cuDNN's can't go back in evaluation mode.
         dropouts = [module for module in decoder.modules() if isinstance(module, nn.Dropout) and module.training]
         for module in dropouts:
             module.eval()
-        longest = MARGIN + max(decoder.units.count(reference) for each in references for reference in each)
-        units = decoder.sample(latent, min(longest, self.max_length))
-        rewards = self._rewards(decoder.units.spell(units), references).to(units.device)
+        longest = MARGIN + max(len(self.tokenizer.encode(reference)) - 1 for each in references for reference in each)
+        tokens = decoder.sample(latent, min(longest, self.max_length))
+        rewards = self._rewards(decoder.spelling.characters(tokens), references).to(tokens.device)
         others = (rewards.sum(1, keepdim=True) - rewards) / (DRAWS - 1)
         advantage = (rewards - others).flatten()[:, None]
-        logits, _, _ = decoder(latent, units)
+        written = decoder(latent, tokens)
         for module in dropouts:
             module.train()
-        logits = logits.float().masked_fill(decoder.units.lengths == 0, -torch.inf)
-        valid = units != text.PAD
-        drawn = logits.log_softmax(-1).gather(2, units.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
-        return -(advantage * drawn)[valid].sum() / decoder.units.lengths[units].sum(), rewards.mean()
+        logits = written.logits.float().masked_fill(decoder.spelling.lengths == 0, -torch.inf)
+        valid = tokens != text.PAD
+        drawn = logits.log_softmax(-1).gather(2, tokens.masked_fill(~valid, text.EOS)[:, :, None])[:, :, 0]
+        return ratio(-(advantage * drawn)[valid].sum(), written.spans.sum()), rewards.mean()
 
     def _rewards(self, ids: Tensor, references: Sequence[Sequence[str]]) -> Tensor:
         """(B * DRAWS, L) -> (B, DRAWS)."""

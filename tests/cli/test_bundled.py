@@ -9,8 +9,8 @@ from pathlib import Path
 import soundfile
 import torch
 
+from skipmodal.checkpoint import BUNDLED, load_checkpoint
 from skipmodal.config import load_recipe
-from skipmodal.training.checkpoint import BUNDLED, load_checkpoint
 from skipmodal.training.resume import load_fitting
 from tests.cli.test_commands import here  # noqa: F401
 

@@ -16,11 +16,11 @@ from PIL import Image
 import skipmodal
 from skipmodal import load
 from skipmodal.audio import AudioConfig
+from skipmodal.checkpoint import Checkpoint, save_checkpoint
 from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models import build_model
-from skipmodal.training.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import TINY_MODEL
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, n_mels=8, griffin_lim_iters=3)

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 
 from skipmodal.cli import app
-from skipmodal.evaluation.study import QUESTIONS
+from skipmodal.study.score import QUESTIONS
 
 SYSTEMS = ("our-model", "piece-wise", "cycle-gan")  # a hyphen is in no base64
 SYSTEM_OPTIONS = [option for name in SYSTEMS for option in ("--system", f"{name}={name}")]

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from skipmodal.confidence import Confidence
+from skipmodal.checkpoint import Confidence, add_confidence, export_checkpoint, load_checkpoint
 from skipmodal.errors import UserError
 from skipmodal.evaluation import calibration
 from skipmodal.evaluation.calibration import agreement, calibrate, fit
-from skipmodal.training.checkpoint import add_confidence, export_checkpoint, load_checkpoint
 from skipmodal.translate import Translation
 from tests.cli.test_commands import here, model, photo, token_model  # noqa: F401
 from tests.evaluation.test_tasks import parts  # noqa: F401

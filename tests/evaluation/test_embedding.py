@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.embedding import embed, evaluate_embedding, probe, project
 from skipmodal.models import build_model
-from skipmodal.training.checkpoint import Checkpoint
 from skipmodal.translate import Translator
 from tests.conftest import TINY_MODEL
 from tests.evaluation.test_tasks import parts  # noqa: F401

@@ -6,15 +6,15 @@ import json
 import pytest
 import torch
 
+from skipmodal.checkpoint import Checkpoint
 from skipmodal.config import parse_recipe
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import transcribe_tones
 from skipmodal.errors import UserError
 from skipmodal.evaluation.report import write_report
 from skipmodal.evaluation.tasks import evaluate, repeats
-from skipmodal.evaluation.wer import error_rates
+from skipmodal.metrics.wer import error_rates
 from skipmodal.models import build_model
-from skipmodal.training.checkpoint import Checkpoint
 from skipmodal.translate import Translation, Translator
 from tests.conftest import TINY_MODEL
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from skipmodal.checkpoint import load_trainer
 from skipmodal.config import dump_recipe
-from skipmodal.training.checkpoint import load_trainer
 
 AVERAGE = """
 import torch

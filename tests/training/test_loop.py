@@ -13,13 +13,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from skipmodal.checkpoint import load_trainer, resolve_checkpoint
 from skipmodal.config import dump_recipe
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.models.skipmodal import SkipModal
 from skipmodal.training import loop
-from skipmodal.training.checkpoint import load_trainer, resolve_checkpoint
 
 
 def weights(folder):
@@ -165,8 +165,8 @@ def test_training_on_cached_features_up_to_an_evaluation(recipe, toy, tmp_path, 
     from functools import partial
 
     from skipmodal.data.prepare import prepare_image_text
+    from skipmodal.features.efficientnet import EfficientNetLite
     from skipmodal.image import ImageConfig
-    from skipmodal.models.efficientnet import EfficientNetLite
     from tests.conftest import write_captioned_pictures
 
     monkeypatch.setattr(EfficientNetLite, "load_published", lambda self: self.eval())  # random ones will do
@@ -302,7 +302,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(recipe, tmp_path,
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skipmodal.training.checkpoint.save", full)
+    monkeypatch.setattr("skipmodal.checkpoint.save", full)
     with pytest.raises(UserError, match="No space left"):
         loop.train(recipe(), tmp_path / "run", resume=True)
     assert load_trainer(latest)["step"] == 2

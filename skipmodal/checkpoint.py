@@ -1,0 +1,218 @@
+"""Checkpoints: a folder with weights, configuration and card, and for training the trainer's state.
+
+Weights are safetensors, the trainer's state is read by torch's restricted loader (weights_only): no file runs code.
+"""
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch.overrides import TorchFunctionMode
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import KINDS, Recipe, describe, dump_recipe, parse_yaml, recipe_of
+from skipmodal.errors import UserError
+from skipmodal.files import write_atomic
+from skipmodal.image import ImageConfig
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
+
+FORMAT = 5
+BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
+WORDS = "words.txt"  # the words of the tokenizer, one a line
+MAX_CONFIG_BYTES = 1_000_000
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Confidence(BaseModel):
+    """A logistic curve (Platt, 1999) over the mean log-probability of a sentence's characters.
+
+    Its value is the share of the sentence's content words that is expected in one of five people's captions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slope: Finite
+    intercept: Finite
+
+    def __call__(self, score: float) -> float:
+        """Mean log-probability a character -> expected share, in [0, 1]."""
+        return 1 / (1 + math.exp(-min(max(self.slope * score + self.intercept, -50.0), 50.0)))
+
+
+@dataclass
+class Checkpoint:
+    """A model with everything that synthesis needs to know."""
+
+    model: SkipModal
+    recipe: Recipe
+    audio: AudioConfig
+    image: ImageConfig
+    confidence: Confidence | None = None  # once it has been calibrated
+
+
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None = None, half: bool = False
+) -> None:
+    """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one.
+
+    With `half` the weights are stored in 16 bits. Raises UserError where it can't be written.
+    """
+    try:
+        _save(folder, checkpoint, card, trainer, half)
+    except (OSError, SafetensorError, RuntimeError) as error:  # a full disk is each of them
+        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from error
+
+
+def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
+    partial, old = _beside(folder, "partial"), _beside(folder, "old")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    (partial / "model.safetensors").write_bytes(save(weights))  # save_file would keep it from other users
+    config = {
+        "format": FORMAT,
+        "audio": checkpoint.audio.model_dump(mode="json"),
+        "image": checkpoint.image.model_dump(mode="json"),
+        "recipe": dump_recipe(checkpoint.recipe),
+    }
+    if checkpoint.confidence is not None:
+        config["confidence"] = checkpoint.confidence.model_dump()
+    (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (partial / WORDS).write_text("".join(f"{word}\n" for word in checkpoint.model.tokenizer.words), encoding="utf-8")
+    (partial / "card.md").write_text(card, encoding="utf-8")
+    if trainer is not None:
+        torch.save(trainer, partial / "trainer.pt")
+    if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one."""
+    for folder in (path, path / "best", path / "latest"):
+        for candidate in (folder, _beside(folder, "old")):
+            if (candidate / "config.yaml").is_file():
+                return candidate
+    what = "has no config.yaml" if path.is_dir() else "does not exist"
+    raise UserError(f"checkpoint {path}: {what}; give the folder of a checkpoint or of a training run")
+
+
+def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
+    """Loads a model in evaluation mode, by default the bundled one.
+
+    Raises UserError for another format or for damaged files.
+
+    The network is laid out without memory and takes the file's tensors, so a forged configuration allocates nothing.
+    """
+    folder = resolve_checkpoint(path or BUNDLED)
+    config = folder / "config.yaml"
+    try:
+        if config.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{config}: too large for a configuration")
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            found = tree.get("format") if isinstance(tree, dict) else None
+            raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
+        recipe = recipe_of(tree.get("recipe"))
+        audio = AudioConfig.model_validate(tree.get("audio"))
+        image = ImageConfig.model_validate(tree.get("image"))
+        confidence = Confidence.model_validate(tree["confidence"]) if "confidence" in tree else None
+        tokenizer = _read_words(folder / WORDS)
+        with torch.device("meta"), _Uninitialised():
+            model = SkipModal(recipe.model, audio, image, tokenizer)
+        weights = load_file(folder / "model.safetensors", device=str(device))
+        dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}
+        model.load_state_dict(weights, assign=True)
+    except ValidationError as error:
+        raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+    return Checkpoint(model.to(device).eval(), recipe, audio, image, confidence)
+
+
+def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
+    """Writes what `path` has for synthesis alone: 16-bit weights, no trainer's state, no paths of this machine.
+
+    Raises UserError where `out` exists or `path` can't be loaded.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; give a new folder")
+    checkpoint = load_checkpoint(path, torch.device("cpu"))
+    data = checkpoint.recipe.data
+    names = {"image_text": Path(data.image_text.name), "text_speech": Path(data.text_speech.name)}
+    recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
+    card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
+    save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
+
+
+def add_confidence(path: Path, confidence: Confidence) -> Path:
+    """Writes a calibration into the configuration of the checkpoint at `path`, and returns the checkpoint's folder.
+
+    Raises UserError where it can't be written.
+    """
+    folder = resolve_checkpoint(path)
+    config = folder / "config.yaml"
+    try:
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        tree["confidence"] = confidence.model_dump()
+        write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
+    except OSError as error:
+        raise UserError(f"{config}: cannot be written ({error.strerror or error})") from error
+    return folder
+
+
+def read_card(path: Path) -> str:
+    """A model card's text, printable; empty where there is none. Raises UserError where it can't be read."""
+    if not path.is_file():
+        return ""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise UserError(f"{path}: too large for a model card")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint. Raises UserError where it is missing or damaged."""
+    words = resolve_checkpoint(path) / WORDS
+    try:
+        return _read_words(words)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{words}: cannot be read ({error})") from error
+
+
+def _read_words(path: Path) -> Tokenizer:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise UserError(f"{path}: too large for a vocabulary")
+    return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out random initialisation, for which the meta device would import torch's compiler: two seconds."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")

@@ -1,0 +1,1 @@
+"""Frozen, published encoders: what prep computes, and what the image encoder starts from."""

@@ -1,0 +1,32 @@
+"""Writing files so that a partial one never replaces a good one."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from skipmodal.errors import UserError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes beside `path` and renames, so that a partial file never replaces a good one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):  # its folder may not even be one
+            partial.unlink(missing_ok=True)
+
+
+def partial_path(out: Path) -> Path:
+    """Where a dataset lies until it is complete: beside it."""
+    return Path(f"{os.path.abspath(out)}.partial")  # `.` and `..` have names too
+
+
+def sync(file: BinaryIO) -> None:
+    """Waits until the file is on disk."""
+    file.flush()
+    os.fsync(file.fileno())

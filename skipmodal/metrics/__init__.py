@@ -1,0 +1,1 @@
+"""Caption scores, error rates, and the recognisers that hear speech."""

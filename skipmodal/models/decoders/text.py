@@ -1,0 +1,213 @@
+"""D_txt: the paper's LSTM from one vector, and an LSTM that attends over the tokens of a latent."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skipmodal.config import TokensModel, VectorModel
+from skipmodal.models.attention import Attention, AttentionMemory
+from skipmodal.models.latent import Latent
+from skipmodal.models.layers import length_mask, lstm_step
+from skipmodal.models.search import Sentences, State, Step, beam_search, sample
+from skipmodal.text import BOS, PAD, SYMBOLS
+from skipmodal.tokenizer import LONGEST, Tokenizer
+
+
+class Written(NamedTuple):
+    """What D_txt gives under teacher forcing."""
+
+    logits: Tensor  # (B, S, tokens)
+    target: Tensor  # (B, S), padded: what it should have written
+    spans: Tensor  # (B, S) characters of each token of the target
+    states: Tensor  # (B, S, width), its hidden states
+    attention: Tensor | None = None  # (B, heads, S, N) weights over the latent
+
+
+class Spelling(nn.Module):
+    """The tokenizer's table on the model's device."""
+
+    table: Tensor  # (tokens, LONGEST) characters of each token, then padding
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.from_numpy(tokenizer.spelling.copy()), persistent=False)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(tokens,) characters of each; none for those that can't be written: padding and the start."""
+        return (self.table != PAD).sum(1)
+
+    @property
+    def begins(self) -> Tensor:
+        """(tokens,) 1 for what begins a word, for signs and for the end: a spelled word begins with its space."""
+        letters = torch.tensor([symbol.isalpha() or symbol == "'" for symbol in SYMBOLS], device=self.table.device)
+        return ((self.lengths > 0) & ~letters[self.table[:, 0].long()]).long()
+
+    def characters(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S) -> characters (B, L)."""
+        spelled = self.table[tokens].flatten(1).long()
+        valid = spelled != PAD
+        lengths = valid.sum(1)
+        ids = tokens.new_zeros(len(tokens), int(lengths.max()))
+        return ids.masked_scatter(length_mask(lengths, ids.shape[1]), spelled[valid])
+
+    def starts(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S) -> where each starts (B, S), in characters."""
+        lengths = self.lengths[tokens]
+        return lengths.cumsum(1) - lengths
+
+    def spread(self, states: Tensor, tokens: Tensor, characters: int) -> Tensor:
+        """States (B, S, W) at tokens (B, S) -> those of the token that each character is of (B, characters, W)."""
+        places = torch.arange(characters, device=tokens.device).expand(len(tokens), -1).contiguous()
+        ends = self.lengths[tokens].cumsum(1)
+        token = torch.searchsorted(ends, places, right=True).clamp(max=tokens.shape[1] - 1)
+        return states.gather(1, token[:, :, None].expand(-1, -1, states.shape[2]))
+
+
+class TextDecoder(nn.Module):
+    """2-layer LSTM whose state comes from u, characters until end-of-sentence, 66-way softmax.
+
+    With `text_context` u is also an input at every character, as the speech decoder has it; not in the paper.
+    """
+
+    def __init__(self, config: VectorModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.width, self.context = config.text_decoder, config.text_context
+        self.spelling = Spelling(tokenizer)
+        self.embed = nn.Embedding(len(tokenizer), self.width, padding_idx=PAD)
+        self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both layers
+        width_in = self.width + (config.d_k if self.context else 0)
+        self.lstm = nn.LSTM(width_in, self.width, 2, batch_first=True, dropout=config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(self.width, len(tokenizer))
+
+    def initial_state(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """u (B, d_k) -> (h, c), each (2, B, width)."""
+        h, c = torch.tanh(self.state(u)).view(len(u), 2, 2, self.width).permute(1, 2, 0, 3).contiguous()
+        return h, c
+
+    def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
+        """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,)."""
+        u = latent.mean if owners is None else latent.mean[owners]
+        states, _ = self.lstm(self._inputs(u, F.pad(target[:, :-1], (1, 0), value=BOS)), self.initial_state(u))
+        states = self.dropout(states)
+        return Written(self.output(states), target, self.spelling.lengths[target], states)
+
+    def _inputs(self, u: Tensor, ids: Tensor) -> Tensor:
+        embedded = self.embed(ids)
+        return torch.cat([embedded, u[:, None].expand(-1, ids.shape[1], -1)], 2) if self.context else embedded
+
+    @torch.no_grad()
+    def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
+        """Free-running; see `beam_search`."""
+        u = latent.mean
+        sizes = (torch.arange(self.output.out_features, device=u.device) != PAD).long()
+        step = self._stepper(u.repeat_interleave(beam, 0))
+        return beam_search(step, self.initial_state(u), max_length, beam, sizes, every)
+
+    @torch.no_grad()
+    def sample(self, latent: Latent, max_length: int) -> Tensor:
+        """One sentence an item, drawn token by token: (B, S), padding after the end."""
+        return sample(self._stepper(latent.mean), self.initial_state(latent.mean), max_length)
+
+    def _stepper(self, u: Tensor) -> Step:
+        def step(ids: Tensor, state: State) -> tuple[Tensor, State]:
+            hidden, state = self.lstm(self._inputs(u, ids), state)
+            return self.output(hidden[:, 0]), state
+
+        return step
+
+
+class AttentionTextDecoder(nn.Module):
+    """Attention LSTM over the tokens (characters and words) -> attention over u -> LSTM -> softmax over the tokens.
+
+    Both LSTMs start from the mean of u. Tokens of text lie where their first character does.
+    """
+
+    def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.width = config.text_decoder
+        self.spelling = Spelling(tokenizer)
+        self.embed = nn.Embedding(len(tokenizer), self.width, padding_idx=PAD)
+        self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
+        self.attention_rnn = nn.LSTM(self.width, self.width, batch_first=True)
+        self.attention = Attention(self.width, config.d_k, self.width, config.text_heads)
+        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = SpelledLogits(self.width, len(tokenizer))
+
+    def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
+        """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,).
+
+        Keys and values are computed once an item.
+        """
+        embedded = self.embed(F.pad(target[:, :-1], (1, 0), value=BOS))
+        memory, state = self._remember(latent), self._initial_state(latent)
+        if owners is not None:
+            memory, state = memory.rows(owners), tuple(part[:, owners] for part in state)
+        queries, _ = self.attention_rnn(self.dropout(embedded), state[:2])
+        context, weights = self.attention(queries, self.spelling.starts(target), memory)
+        states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
+        states = self.dropout(states)
+        logits = self.output(states, self.output.vectors(self.spelling.table))
+        return Written(logits, target, self.spelling.lengths[target], states, weights)
+
+    @torch.no_grad()
+    def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
+        """Free-running, in characters; see `beam_search`."""
+        step = self._stepper(self._remember(latent).repeat(beam))
+        found = beam_search(step, self._start(latent), max_length, beam, self.spelling.begins, every)
+        ids = self.spelling.characters(found.ids)  # one that is longer than the cap in characters may not be in tokens
+        return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
+
+    @torch.no_grad()
+    def sample(self, latent: Latent, max_length: int) -> Tensor:
+        """One sentence an item, drawn token by token: (B, S), padding after the end."""
+        return sample(self._stepper(self._remember(latent)), self._start(latent), max_length)
+
+    def _stepper(self, memory: AttentionMemory) -> Step:
+        lengths, vectors = self.spelling.lengths, self.output.vectors(self.spelling.table)
+
+        def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+            h1, c1, h2, c2, start = state
+            start = start + lengths[tokens]
+            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(tokens), (h1, c1))
+            context, _ = self.attention(query, start[0], memory)
+            states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
+            return self.output(states[:, 0], vectors).masked_fill(lengths == 0, -torch.inf), (h1, c1, h2, c2, start)
+
+        return step
+
+    def _remember(self, latent: Latent) -> AttentionMemory:
+        return self.attention.remember(latent.u, latent.positions, latent.mask)
+
+    def _initial_state(self, latent: Latent) -> State:
+        return torch.tanh(self.state(latent.mean)).unflatten(1, (4, 1, -1)).permute(1, 2, 0, 3).contiguous().unbind()
+
+    def _start(self, latent: Latent) -> State:
+        """The state, and how many characters are written."""
+        return *self._initial_state(latent), latent.lengths.new_zeros(1, len(latent.u), 1)
+
+
+class SpelledLogits(nn.Linear):
+    """Each token's logit has weights of its own and, summed, those of its letters at their places, which all words that
+    have them share: to read a word from its letters need not be learned for every word anew.
+    """
+
+    def __init__(self, width: int, tokens: int) -> None:
+        super().__init__(width, tokens)
+        self.letters = nn.Parameter(torch.empty(LONGEST * len(SYMBOLS), width))
+        nn.init.normal_(self.letters, std=0.02)
+
+    def forward(self, states: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
+        """(..., width) -> (..., tokens)."""
+        return F.linear(states, vectors, self.bias)
+
+    def vectors(self, table: Tensor) -> Tensor:
+        """The table of `Spelling` -> (tokens, width), the same for every step of a sentence."""
+        token, place = table.nonzero(as_tuple=True)
+        # index_select, because the gradient of plain indexing is summed in another order each time on several threads.
+        letter = place * len(SYMBOLS) + table[token, place]
+        return self.weight.index_add(0, token, self.letters.index_select(0, letter))

@@ -1,0 +1,73 @@
+"""E_img: the paper's convolutions to one vector, and a grid of tokens from them or from a frozen network."""
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal.config import ModelConfig, TokensModel
+from skipmodal.features import efficientnet
+from skipmodal.image import ImageConfig
+from skipmodal.models.latent import Encoded
+from skipmodal.models.layers import ImageNorm
+
+
+def convolutions(config: ModelConfig) -> nn.Sequential:
+    """[Conv2D 4x4 stride 2 -> BN -> ReLU] for each width in `image_channels`.
+
+    Section 3.1 says three layers, the appendix lists four: four.
+    """
+    layers: list[nn.Module] = []
+    previous = 3
+    for channels in config.image_channels:
+        # No bias: the batch norm that follows has one.
+        layers += [nn.Conv2d(previous, channels, 4, 2, 1, bias=False), ImageNorm(channels), nn.ReLU()]
+        previous = channels
+    return nn.Sequential(*layers)
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions -> global max pool -> e."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = convolutions(config)
+        # The paper's last layer has the width of e; other widths need one more step.
+        width = config.image_channels[-1]
+        self.project = nn.Linear(width, config.embedding) if width != config.embedding else nn.Identity()
+
+    def forward(self, images: Tensor) -> Encoded:
+        """(B, 3, S, S) in [-1, 1] -> e (B, 1, embedding)."""
+        e = self.project(self.layers(images).amax(dim=(2, 3)))
+        return Encoded(e[:, None], torch.ones(len(e), dtype=torch.long, device=e.device))
+
+
+class ImageTokenEncoder(nn.Module):
+    """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool, each with
+    its learned place -> FC -> tanh -> e.
+    """
+
+    def __init__(self, config: TokensModel, image: ImageConfig) -> None:
+        super().__init__()
+        self.backbone: nn.Module
+        if image.encoder != "none":
+            self.backbone, width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
+            tokens = efficientnet.tokens(image.input_size)
+        else:
+            self.backbone = convolutions(config)
+            width, tokens = config.image_channels[-1], (image.size >> len(config.image_channels)) ** 2
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = nn.Linear(width, config.embedding)
+        self.places = nn.Parameter(torch.empty(tokens, config.embedding))
+        nn.init.normal_(self.places, std=0.1)
+
+    def load_published(self) -> None:
+        """Gives a frozen network its published weights. Raises UserError where they are not installed."""
+        if isinstance(self.backbone, efficientnet.EfficientNetLite):
+            self.backbone.load_published()
+
+    def forward(self, pictures: Tensor) -> Encoded:
+        """Pixels (B, 3, S, S) in [-1, 1], or features (B, N, width) that prep has cached -> e (B, N, embedding)."""
+        if pictures.dim() == 4:
+            pictures = self.backbone(pictures)
+            pictures = pictures.flatten(2).transpose(1, 2) if pictures.dim() == 4 else pictures
+        e = torch.tanh(self.dropout(self.project(pictures)) + self.places)
+        return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device))

@@ -1,0 +1,57 @@
+"""What the bottleneck gives: tokens u of some items of one modality. A vector is a latent of one token."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skipmodal.models.layers import length_mask
+
+
+class Encoded(NamedTuple):
+    """What an encoder gives."""
+
+    e: Tensor  # (B, N, embedding)
+    lengths: Tensor  # (B,) valid tokens
+    rate: float = 0.0  # characters a token, where tokens lie in the order of the text; 0 where they have none
+
+
+@dataclass(frozen=True)
+class Latent:
+    """z and u of B items, N tokens each, zeros in the padding."""
+
+    z: Tensor  # (B, N, d_k), before M
+    u: Tensor  # (B, N, d_k)
+    lengths: Tensor  # (B,) valid tokens
+    rate: float = 0.0  # as in Encoded
+    ids: Tensor | None = None  # (B, L) characters of a text: what is given needn't be decoded
+    recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, N) bool, true where valid."""
+        return length_mask(self.lengths, self.u.shape[1])
+
+    @property
+    def mean(self) -> Tensor:
+        """u as one vector an item: (B, d_k)."""
+        return self.u.sum(1) / self.lengths[:, None]
+
+    @property
+    def mean_z(self) -> Tensor:
+        """z as one vector an item: (B, d_k)."""
+        return self.z.sum(1) / self.lengths[:, None]
+
+    @property
+    def positions(self) -> Tensor:
+        """(B, N) where each token lies, in characters."""
+        return (torch.arange(self.u.shape[1], device=self.u.device) * self.rate).expand(len(self.u), -1)
+
+    def rows(self, index: Tensor) -> "Latent":
+        """The latent of items (R,), which may repeat; without what they were made from."""
+        return Latent(self.z[index], self.u[index], self.lengths[index], self.rate)
+
+    def with_source(self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None) -> "Latent":
+        """The same, with the text or the recording that it was made from."""
+        return replace(self, ids=ids, recording=recording)

@@ -1,0 +1,227 @@
+"""The whole model: three encoders, one bottleneck, three decoders (paper, figure 2), and the one forward pass.
+
+A model of kind `vector` is the paper's: one token an item. One of kind `tokens` keeps a picture's grid, a text's
+characters and a recording's time; T, C and M then act on every token, M still the one memory for all.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from skipmodal import text
+from skipmodal.audio import AudioConfig
+from skipmodal.config import ModelConfig, TokensModel, VectorModel
+from skipmodal.data.batches import Batch
+from skipmodal.image import ImageConfig
+from skipmodal.models import rerank
+from skipmodal.models.adversary import Adversary
+from skipmodal.models.bottleneck import Bottleneck
+from skipmodal.models.decoders.image import ImageDecoder
+from skipmodal.models.decoders.speech import Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
+from skipmodal.models.decoders.text import AttentionTextDecoder, TextDecoder, Written
+from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
+from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
+from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
+from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.search import Sentences
+from skipmodal.text import EOS, PAD
+from skipmodal.tokenizer import Tokenizer
+
+SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "alignment"})
+
+
+@dataclass
+class Outputs:
+    """Everything the losses need; None or absent where the batch or the wanted losses lack it."""
+
+    image: Latent | None = None  # of A's pictures
+    text_a: Latent | None = None  # of the first text of each picture
+    text_b: Latent | None = None
+    speech: Latent | None = None  # of B's recordings
+    written: dict[str, list[Written]] = field(default_factory=dict)  # by the name of the loss
+    pictures: Tensor | None = None  # (Na, 3, S, S) from u_txt
+    spoken: Speech | None = None  # from u_txt
+    game: tuple[Tensor, Tensor] | None = None  # L_C and L_T
+
+    @property
+    def pairs(self) -> list[tuple[Latent, Latent]]:
+        """Latents of the same items in two modalities: pictures and texts of A, texts and recordings of B."""
+        both = ((self.image, self.text_a), (self.speech, self.text_b))
+        return [(other, text) for other, text in both if other is not None and text is not None]
+
+
+class SkipModal(nn.Module):
+    """Translates between image, text and speech through one memory."""
+
+    def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer, self.d_k = tokenizer, config.d_k
+        self.image_encoder: ImageEncoder | ImageTokenEncoder
+        self.text_decoder: TextDecoder | AttentionTextDecoder
+        self.speech_decoder: SpeechDecoder | TimedSpeechDecoder
+        self.speech_encoder: SpeechEncoder | SpeechTokenEncoder
+        if isinstance(config, TokensModel):
+            # Where a character of average length lies in a recording.
+            characters_per_frame = config.characters_per_second * audio.hop_length / audio.sample_rate
+            self.image_encoder = ImageTokenEncoder(config, image)
+            self.text_encoder: TextEncoder = TextTokenEncoder(config)
+            self.speech_encoder = SpeechTokenEncoder(config, audio.n_mels, characters_per_frame)
+            self.text_decoder = AttentionTextDecoder(config, tokenizer)
+            self.speech_decoder = TimedSpeechDecoder(config, audio.n_mels, audio.n_linear)
+        elif isinstance(config, VectorModel):
+            self.image_encoder = ImageEncoder(config)
+            self.text_encoder = TextEncoder(config)
+            self.speech_encoder = SpeechEncoder(config, audio.n_mels)
+            self.text_decoder = TextDecoder(config, tokenizer)
+            self.speech_decoder = SpeechDecoder(config, audio.n_mels, audio.n_linear)
+        self.bottleneck = Bottleneck(config)
+        self.adversary = Adversary(config)
+        self.image_decoder = ImageDecoder(config, image.size)
+
+    def load_published(self) -> None:
+        """Gives a frozen image encoder its published weights. Raises UserError where they are not installed."""
+        if isinstance(self.image_encoder, ImageTokenEncoder):
+            self.image_encoder.load_published()
+
+    def encode_image(self, pictures: Tensor) -> Latent:
+        """Pixels (B, 3, S, S) in [-1, 1], or cached features (B, N, width)."""
+        return self._through(self.image_encoder(pictures))
+
+    def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:
+        """Characters ids (B, L), lengths (B,)."""
+        return self._through(self.text_encoder(ids, lengths)).with_source(ids=ids)
+
+    def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
+        """mel (B, frames, n_mels), lengths (B,)."""
+        return self._through(self.speech_encoder(mel, lengths)).with_source(recording=(mel, lengths))
+
+    def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
+        """The most likely sentence of each item, in characters (B, L).
+
+        With a beam, and where D_spch speaks sentences, several likely ones of a picture or a recording are reranked.
+        """
+        if beam == 1 or latent.ids is not None or isinstance(self.speech_decoder, SpeechDecoder):
+            return self.text_decoder.generate(latent, max_length, beam)
+        found = self.text_decoder.generate(latent, max_length, rerank.hypotheses(latent, beam), every=True)
+        return rerank.choose(latent, found, self._fit)
+
+    def generate_speech(
+        self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
+    ) -> tuple[Speech, Sentences | None]:
+        """Speech, and the sentence behind it: none of a text, which is one, nor where D_spch speaks from u alone."""
+        if isinstance(self.speech_decoder, SpeechDecoder):
+            return self.speech_decoder.generate(latent, max_frames), None
+        sentences, ids = None, latent.ids
+        if ids is None:
+            sentences = self.generate_text(latent, max_length, beam)
+            ids = sentences.ids
+        written = self.text_decoder(latent, self.tokenize(ids))
+        return self.speech_decoder.generate(self._transcript(written), max_frames), sentences
+
+    @property
+    def attends(self) -> bool:
+        """Whether D_txt attends to the tokens of a latent."""
+        return isinstance(self.text_decoder, AttentionTextDecoder)
+
+    def attention(self, latent: Latent, ids: Tensor) -> Tensor | None:
+        """What D_txt attends to while it writes sentences ids (B, L): the mean of its heads (B, L, N)."""
+        written = self.text_decoder(latent, self.tokenize(ids))
+        if written.attention is None:
+            return None
+        return self.text_decoder.spelling.spread(written.attention.mean(1), written.target, ids.shape[1])
+
+    def generate_image(self, latent: Latent) -> Tensor:
+        """RGB (B, 3, size, size) in [-1, 1]."""
+        return self.image_decoder(latent)  # type: ignore[no-any-return]
+
+    def tokenize(self, ids: Tensor) -> Tensor:
+        """Characters (B, L) -> tokens (B, S), both padded; the end is one where there is one."""
+        rows = []
+        for row in ids.tolist():
+            tokens = self.tokenizer.encode(text.decode(row))
+            rows.append(torch.tensor(tokens if EOS in row else tokens[:-1], dtype=torch.long))
+        return pad_sequence(rows, batch_first=True, padding_value=PAD).to(ids.device)
+
+    def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:
+        """One training pass: what the losses named in `wanted` need of the batch, and no more."""
+        wanted = set(wanted)
+        n_t = len(batch.owners)
+        tokens_a, tokens_b = _trim(batch.tokens[:n_t]), _trim(batch.tokens[n_t:])
+        outputs = self._encode(batch, wanted)
+        image, text_a, text_b, speech = outputs.image, outputs.text_a, outputs.text_b, outputs.speech
+        if image is not None and "text_from_image" in wanted:
+            outputs.written["text_from_image"] = [self.text_decoder(image, tokens_a, batch.owners)]
+        if speech is not None and wanted & {"text_from_speech", "guided_attention"}:
+            outputs.written["text_from_speech"] = [self.text_decoder(speech, tokens_b)]
+        spoken = text_b is not None and bool(wanted & SPEECH_LOSSES)
+        written: list[Written] = []
+        reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
+        if text_b is not None and ("text_from_text" in wanted or reads):
+            written.append(self.text_decoder(text_b, tokens_b))
+        if text_b is not None and spoken:
+            if isinstance(self.speech_decoder, TimedSpeechDecoder):
+                transcript = self._transcript(written[0])
+                outputs.spoken = self.speech_decoder(transcript, batch.mel, batch.mel_lengths, batch.linear_part)
+            else:
+                outputs.spoken = self.speech_decoder(text_b, batch.mel, batch.mel_lengths, batch.linear_part)
+        if "text_from_text" in wanted:
+            if text_a is not None:
+                written.append(self.text_decoder(text_a, tokens_a[batch.firsts]))
+            outputs.written["text_from_text"] = written
+        if text_a is not None and "image" in wanted:
+            outputs.pictures = self.image_decoder(text_a)
+        if "adversary" in wanted:
+            outputs.game = self.adversary.game({"image": [image], "text": [text_a, text_b], "speech": [speech]})
+        return outputs
+
+    def _encode(self, batch: Batch, wanted: set[str]) -> Outputs:
+        """The latents that the wanted losses need. All go through T together, so its norm has one statistic for all."""
+        n_a, n_b, n_t = len(batch.images), len(batch.mel), len(batch.owners)
+        pairs = bool(wanted & {"contrastive", "distance", "adversary"})
+        every_text = pairs or "text_from_text" in wanted
+        encoded: dict[str, Encoded] = {}
+        if n_a and (pairs or wanted & {"text_from_image", "self_critical"}):
+            encoded["image"] = self.image_encoder(batch.pictures)
+        firsts = batch.firsts if every_text or "image" in wanted else batch.firsts[:0]
+        end = n_t + n_b if every_text or wanted & SPEECH_LOSSES else n_t
+        rows = torch.cat([firsts, torch.arange(n_t, end, device=firsts.device)])
+        if len(rows):
+            texts = self.text_encoder(_trim(batch.ids[rows]), batch.lengths[rows])
+            for name, part in (("text_a", slice(0, len(firsts))), ("text_b", slice(len(firsts), None))):
+                if len(lengths := texts.lengths[part]):
+                    encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
+        if n_b and (pairs or wanted & {"text_from_speech", "guided_attention"}):
+            encoded["speech"] = self.speech_encoder(batch.mel, batch.mel_lengths)
+        latents = dict(zip(encoded, self.bottleneck(list(encoded.values())), strict=True))
+        return Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
+
+    def _through(self, encoded: Encoded) -> Latent:
+        (latent,) = self.bottleneck([encoded])
+        return latent
+
+    def _fit(self, latent: Latent, items: Tensor, ids: Tensor) -> Tensor:
+        """How well sentences (N, L) fit the items (N,) of a latent, in nats: (N,). See `rerank`."""
+        lengths = (ids != PAD).sum(1)
+        ids = _trim(ids)
+        encoded = self.encode_text(ids, lengths)
+        if latent.recording is None:
+            return rerank.LIKENESS * F.cosine_similarity(encoded.mean, latent.mean[items])
+        assert isinstance(self.speech_decoder, TimedSpeechDecoder)
+        transcript = self._transcript(self.text_decoder(encoded, self.tokenize(ids)))
+        mel, frames = (part[items] for part in latent.recording)
+        return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
+
+    def _transcript(self, written: Written) -> Transcript:
+        """What D_txt hands to D_spch, at each character."""
+        ids = self.text_decoder.spelling.characters(written.target)
+        states = self.text_decoder.spelling.spread(written.states, written.target, ids.shape[1])
+        return Transcript(states, ids, (ids != PAD).sum(1))
+
+
+def _trim(ids: Tensor) -> Tensor:
+    """(B, L) without the columns that are padding alone."""
+    return ids[:, : max(int((ids != PAD).sum(1).max()), 1)] if len(ids) else ids

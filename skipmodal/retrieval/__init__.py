@@ -1,0 +1,1 @@
+"""Search between modalities by the cosine of u: an index, queries, recall, contact sheets."""
