@@ -85,6 +85,9 @@ class VectorModel(ModelConfig):
         default=(256, 128), description="FC layers before D_spch's attention RNN"
     )
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
+    history_dropout: Dropout = Field(
+        default=0.0, description="part of their own past that D_txt and D_spch are not shown in training"
+    )
 
 
 class TokensModel(ModelConfig):

@@ -13,7 +13,7 @@ from skipmodal.errors import UserError
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
     task: Annotated[
-        Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding"],
+        Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding", "toy"],
         typer.Option(help="What."),
     ],
     data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
@@ -30,7 +30,7 @@ def evaluate(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="vocabulary, retrieval, embedding: a second prepared dataset, of the other kind."),
+        typer.Option(help="vocabulary, retrieval, embedding, toy: a second prepared dataset, of the other kind."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, .md, .html and items.jsonl.")] = None,
     plots: Annotated[
@@ -53,6 +53,7 @@ def evaluate(
     from skipmodal.evaluation.embedding import evaluate_embedding
     from skipmodal.evaluation.plots import check_plots, make_plots
     from skipmodal.evaluation.report import print_report, write_page, write_report
+    from skipmodal.evaluation.toy import evaluate_toy
     from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
     from skipmodal.metrics.transcribe import Transcriber
     from skipmodal.progress import progress
@@ -60,7 +61,7 @@ def evaluate(
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)
-    if against and task not in ("vocabulary", "retrieval", "embedding"):
+    if against and task not in ("vocabulary", "retrieval", "embedding", "toy"):
         raise UserError(f"--against: {task} takes one dataset")
     hear = Transcriber(transcriber, cache) if transcriber else None
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
@@ -79,9 +80,14 @@ def evaluate(
         except OSError as error:
             raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
+    total *= 2 if task == "toy" else 1
     with progress(total, 0) as advance:
         if task == "retrieval":
             report = evaluate_retrieval(
+                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
+            )
+        elif task == "toy":
+            report = evaluate_toy(
                 translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
             )
         elif task == "embedding":

@@ -76,4 +76,5 @@ BESIDE = {
     "vocabulary": (VOCABULARY,),
     "retrieval": (),  # figure 8 has pictures alone
     "embedding": (),
+    "toy": (),
 }

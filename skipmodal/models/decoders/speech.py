@@ -64,12 +64,14 @@ class SpeechDecoder(nn.Module):
     Section 3.3 has a two-layer GRU and one more, the appendix a GRU and two LSTMs: the appendix. The prenet is
     Tacotron's. Both RNNs start from u. The attention RNN's context is u itself (attention over a single vector), so no
     recurrence depends on an alignment, and teacher forcing runs each RNN over the whole sequence in one fused call. The
-    stop output is ours: the paper is silent, and without one a decoder never stops.
+    stop output is ours: the paper is silent, and without one a decoder never stops. With `history_dropout`, not in the
+    paper, random frames of its past are hidden in training, so that it has to read u.
     """
 
     def __init__(self, config: VectorModel, n_mels: int, n_linear: int) -> None:
         super().__init__()
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
+        self.history_dropout = config.history_dropout
         self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
         self.state = nn.Linear(config.d_k, 5 * self.width)  # GRU h, then h and c of both LSTM layers
         self.attention_rnn = nn.GRU(config.prenet[-1] + config.d_k, self.width, batch_first=True)
@@ -101,6 +103,9 @@ class SpeechDecoder(nn.Module):
         steps = -(-frames // self.r)
         # Each step sees the last frame of the step before; the first sees zeros.
         inputs = F.pad(mel[:, self.r - 1 :: self.r][:, : steps - 1], (0, 0, 1, 0))
+        if self.training and self.history_dropout:
+            shown = torch.rand(inputs.shape[:2], device=u.device) >= self.history_dropout
+            inputs = inputs * shown[:, :, None]
         predicted, stop, _, _ = self._steps(inputs, u, *self._initial_state(u))
         predicted = predicted[:, :frames]
         linear = self.postnet(predicted, lengths, part)

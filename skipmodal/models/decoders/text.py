@@ -69,12 +69,17 @@ class Spelling(nn.Module):
 class TextDecoder(nn.Module):
     """2-layer LSTM whose state comes from u, characters until end-of-sentence, 66-way softmax.
 
-    With `text_context` u is also an input at every character, as the speech decoder has it; not in the paper.
+    Not in the paper: with `text_context` u is also an input at every character, as the speech decoder has it; with
+    `history_dropout` random characters of its past are hidden in training, so that it has to read u.
     """
 
     def __init__(self, config: VectorModel, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.width, self.context = config.text_decoder, config.text_context
+        self.width, self.context, self.history_dropout = (
+            config.text_decoder,
+            config.text_context,
+            config.history_dropout,
+        )
         self.spelling = Spelling(tokenizer)
         self.embed = nn.Embedding(len(tokenizer), self.width, padding_idx=PAD)
         self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both layers
@@ -91,7 +96,10 @@ class TextDecoder(nn.Module):
     def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
         """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,)."""
         u = latent.mean if owners is None else latent.mean[owners]
-        states, _ = self.lstm(self._inputs(u, F.pad(target[:, :-1], (1, 0), value=BOS)), self.initial_state(u))
+        history = F.pad(target[:, :-1], (1, 0), value=BOS)
+        if self.training and self.history_dropout:
+            history = history.masked_fill(torch.rand(history.shape, device=u.device) < self.history_dropout, BOS)
+        states, _ = self.lstm(self._inputs(u, history), self.initial_state(u))
         states = self.dropout(states)
         return Written(self.output(states), target, self.spelling.lengths[target], states)
 
