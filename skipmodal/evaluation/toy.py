@@ -20,7 +20,7 @@ def evaluate_toy(
 ) -> Report:  # fmt: skip
     """Percent of a split's captions of which each word, and the whole sentence, is written or heard.
 
-    Speech is heard exactly: its tones are decoded. Raises UserError for data that are not the toy world's, or don't fit.
+    Speech is heard exactly: its tones are decoded. Raises UserError for data that don't fit, or of another world.
     """
     if recordings is None:
         raise UserError("toy needs both datasets; give the recordings by --against")
