@@ -20,19 +20,20 @@ from skipmodal.checkpoint import Checkpoint, save_checkpoint
 from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models import build_model
-from tests.conftest import TINY_MODEL
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
+from tests.conftest import TINY
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, n_mels=8, griffin_lim_iters=3)
 COMMANDS = ("img2speech", "img2text", "speech2text", "speech2img", "text2speech", "text2img")
 
 
-def untrained(folder, audio=AUDIO, **changes):
+def untrained(folder, kind="vector", audio=AUDIO, words=()):
     """A checkpoint whose speech is over at once, so that nothing hits a cap."""
     torch.manual_seed(0)
-    recipe = parse_recipe({"model": {**TINY_MODEL, **changes}}, "tiny")
-    net = build_model(recipe.model, audio, ImageConfig(size=16))
-    if recipe.model.tokens:
+    recipe = parse_recipe({"model": TINY[kind] | ({"words": len(words)} if words else {})}, "tiny")
+    net = SkipModal(recipe.model, audio, ImageConfig(size=16), Tokenizer(words))
+    if kind == "tokens":
         net.speech_decoder.duration[-1].bias.data.fill_(-50.0)
     else:
         net.speech_decoder.stop.bias.data.fill_(50.0)
@@ -47,7 +48,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def token_model(tmp_path_factory):
-    return untrained(tmp_path_factory.mktemp("model") / "tokens", tokens=True)
+    return untrained(tmp_path_factory.mktemp("model") / "tokens", "tokens")
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def with_bias(model, layer, value, folder):
     """A copy of a checkpoint whose D_spch has another bias in a layer."""
     net = load(model, "cpu").model
     getattr(net.speech_decoder, layer).bias.data.fill_(value)
-    save_checkpoint(folder, Checkpoint(net, parse_recipe({"model": TINY_MODEL}, ""), AUDIO, ImageConfig(size=16)), "")
+    save_checkpoint(folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), "")
     return folder
 
 
