@@ -8,6 +8,7 @@ PAD, BOS, EOS = 0, 1, 2
 CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz !'(),-.:;?"
 SYMBOLS = ("<pad>", "<s>", "</s>", *CHARACTERS)  # 66
 _ID = {symbol: i for i, symbol in enumerate(SYMBOLS)}
+_KNOWN = frozenset(CHARACTERS)
 
 # Typographic forms that Unicode decomposition leaves as they are, or would take apart.
 _ASCII = str.maketrans({
@@ -44,6 +45,11 @@ def normalise(text: str) -> str:
     # Tokenised captions: "a dog ( running ) ." and "a dog 's toy".
     text = re.sub(r" +([!),.:;?])|(\() +", r"\1\2", text)
     return re.sub(r"(?<=[A-Za-z]) (n't|'(?:s|re|ve|ll|d|m))(?![A-Za-z'])", r"\1", text)
+
+
+def known(text: str) -> bool:
+    """Whether text is of the 66 symbols alone, and not empty: what `normalise` gives and `encode` takes."""
+    return bool(text) and _KNOWN.issuperset(text)
 
 
 def encode(text: str) -> list[int]:
