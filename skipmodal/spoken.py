@@ -59,6 +59,7 @@ _BEFORE_A_YEAR = (
     )
 )
 _ALONE = r"(?![\w/-]|[.,:]\d)"  # behind a number: nothing that makes it part of a longer one
+_COUNTS = re.compile("[0-9°]")
 _NUMBER = re.compile(rf"{_WHOLE}(?:\.\d+|st|nd|rd|th)?", re.ASCII | re.IGNORECASE)
 
 
@@ -67,7 +68,8 @@ def spoken(text: str) -> str:
 
     What is between digits decides: "3/4" is a fraction, "3-4" a range, "3:40" a time, "1990s" a decade.
     """
-    for pattern, rule in _RULES:
+    rules = _RULES if _COUNTS.search(text) else _RULES[:_ABBREVIATIONS]  # most sentences have no number
+    for pattern, rule in rules:
         text = pattern.sub(rule, text)
     for sign, word in _SIGNS.items():
         text = text.replace(sign, word)
@@ -174,6 +176,7 @@ def _choice(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
 
 
+_ABBREVIATIONS = 3  # rules that come first and need no digit
 _RULES: list[tuple[re.Pattern[str], str | Callable[[Match], str]]] = [
     (re.compile(pattern, re.ASCII), rule)
     for pattern, rule in (
