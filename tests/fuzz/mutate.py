@@ -65,7 +65,7 @@ def _token(data: bytes, random: Random) -> bytes:
     if not tokens:
         return data + random.choice(WORDS)
     chosen, other = random.choice(tokens), random.choice(tokens)[0]
-    return data[: chosen.start()] + random.choice((*WORDS, other, other, other)) + data[chosen.end() :]
+    return data[: chosen.start()] + random.choice((random.choice(WORDS), other)) + data[chosen.end() :]
 
 
 def _line(data: bytes, random: Random) -> bytes:

@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import librosa.effects  # noqa: F401
 import numpy as np
 import soundfile
 import torch
+import torch._dynamo  # as librosa's effects: what would be imported late would be so in every child
 import yaml
 from PIL import Image
 
@@ -228,14 +230,14 @@ def _make_study(folder: Path) -> None:
         ],
     }  # fmt: skip
     Key.model_validate(key)
-    (folder / "study.key.json").write_text(json.dumps(key))
+    (folder / "study.key.json").write_text(json.dumps(key, indent=1))
     for judge in ("ann", "bob"):
         answers = [
             {"item": f"i{i}", "clips": [f"a{i}", f"b{i}"], **{question: f"a{i}" for question in QUESTIONS}}
             for i in range(3)
         ]
         table = {"format": 1, "study": "abc", "judge": judge, "answers": answers}
-        (folder / f"{judge}.json").write_text(json.dumps(table))
+        (folder / f"{judge}.json").write_text(json.dumps(table, indent=1))
 
 
 def _read_study(folder: Path, changed: Path) -> None:
