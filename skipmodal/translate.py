@@ -131,7 +131,7 @@ class Translator:
             return image.to_tensor(item)
         if item.ndim != 1 or not item.size or not np.issubdtype(item.dtype, np.floating) or not np.isfinite(item).all():
             raise UserError(f"a waveform array must be finite floats (samples,), not {item.dtype} {item.shape}")
-        return torch.from_numpy(item.astype(np.float32))
+        return torch.from_numpy((item / max(np.abs(item).max(), 1)).astype(np.float32))  # as in read_audio
 
     @torch.inference_mode()
     def encode(self, items: Sequence[Tensor], modality: str) -> Latent:
