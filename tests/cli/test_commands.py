@@ -237,8 +237,10 @@ def test_a_full_disk_behind_stdout_is_one_line(model, photo, readable, buffered)
 def with_bias(model, layer, value, folder):
     """A copy of a checkpoint whose D_spch has another bias in a layer."""
     net = load(model, "cpu").model
-    getattr(net.speech_decoder, layer).bias.data.fill_(value)
-    save_checkpoint(folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), "")
+    net.speech_decoder.get_submodule(layer).bias.data.fill_(value)
+    save_checkpoint(
+        folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), ""
+    )
     return folder
 
 
@@ -253,7 +255,7 @@ def test_a_cap_is_reported(here, model, photo, tmp_path):
 
 
 def test_weights_that_are_not_finite_give_no_silent_wav(tmp_path, model, photo, here):
-    folder = with_bias(model, "linear", torch.nan, tmp_path / "broken")
+    folder = with_bias(model, "postnet.linear", torch.nan, tmp_path / "broken")
     status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
     assert status == 1 and "its weights are damaged" in err
     assert not (tmp_path / "o.wav").exists()
@@ -293,44 +295,6 @@ def test_failed_write_keeps_the_old_file(here, model, photo, tmp_path):
     bad.write_bytes(b"")
     assert here("img2speech", bad, "-m", model, "-o", out)[0] == 1
     assert out.read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize(
-    "breakage", ["missing", "format", "yaml", "date", "aliases", "weights", "shape", "huge", "pickle"]
-)
-def test_damaged_checkpoints_are_refused_in_one_line(here, model, photo, tmp_path, breakage):
-    import shutil
-
-    import yaml
-
-    folder = tmp_path / "broken"
-    shutil.copytree(model, folder)
-    config = folder / "config.yaml"
-    tree = yaml.safe_load(config.read_text())
-    if breakage == "missing":
-        config.unlink()
-    elif breakage == "format":
-        config.write_text(yaml.safe_dump({**tree, "format": 99}))
-    elif breakage == "yaml":
-        config.write_text("a: [")
-    elif breakage == "date":
-        config.write_text("format: 2001-99-99")
-    elif breakage == "aliases":
-        config.write_text("a: &a [1]\nformat: [*a, *a]")
-    elif breakage == "weights":
-        (folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    elif breakage == "shape":
-        tree["recipe"]["model"]["n_k"] = 9
-        config.write_text(yaml.safe_dump(tree))
-    elif breakage == "huge":
-        tree["recipe"]["model"]["d_k"] = 10**9
-        config.write_text(yaml.safe_dump(tree))
-    else:
-        torch.save({"a": 1}, folder / "model.safetensors")
-    status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
-    assert status == 1
-    assert str(folder) in err
-    assert err.count("\n") == 1
 
 
 def test_training_refuses_before_it_imports_torch():
@@ -392,7 +356,7 @@ def test_eval_prints_a_table_and_writes_a_report(here, toy, tmp_path):
     from skipmodal.data.prepared import PreparedDataset
 
     audio = PreparedDataset(toy / "text-speech").meta.audio
-    folder = untrained(tmp_path / "model", audio=audio, tokens=True)
+    folder = untrained(tmp_path / "model", "tokens", audio=audio)
     data = toy / "image-text"
     status, stdout, err = here(
         "eval", folder, "--task", "img2text", "--data", data, "--beam", 1, "--out", tmp_path / "r"

@@ -80,7 +80,10 @@ def test_a_damaged_line_is_found_before_training(toy, tmp_path, name):
     file.write_bytes(file.read_bytes().replace(b'"texts"', b'"tests"'))
     with pytest.raises(UserError, match=r"line \d+ of items\.jsonl"):
         TrainingBatches(
-            *(PreparedDataset(tmp_path / "toy" / each) for each in ("image-text", "text-speech")), DataConfig(), WORDLESS, 0
+            *(PreparedDataset(tmp_path / "toy" / each) for each in ("image-text", "text-speech")),
+            DataConfig(),
+            WORDLESS,
+            0,
         )
 
 
@@ -88,7 +91,9 @@ def test_only_training_items_are_drawn(datasets):
     stream = TrainingBatches(*datasets, DataConfig(batch_size=6), WORDLESS, 0)
     names = {name for number in range(3 * stream.per_epoch) for name in stream[number].names}
     assert all(name.startswith("train") for name in names)
-    assert all(name.startswith("val") for batch in validation_batches(*datasets, WORDLESS, 3, 4) for name in batch.names)
+    assert all(
+        name.startswith("val") for batch in validation_batches(*datasets, WORDLESS, 3, 4) for name in batch.names
+    )
 
 
 def test_collate_pads_and_pairs(datasets):

@@ -15,21 +15,22 @@ import torch
 import torch._dynamo  # as librosa's effects: what would be imported late would be so in every child
 import yaml
 from PIL import Image
-from skipmodal.evaluation.index import Index, build_index
-from skipmodal.evaluation.study import QUESTIONS, Key, read_answers, read_key
-from skipmodal.training.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
 
 from skipmodal.audio import AudioConfig, audio_seconds, read_audio
+from skipmodal.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
 from skipmodal.config import DataConfig, load_recipe, parse_recipe
 from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import prepare_toy
 from skipmodal.image import ImageConfig, check_picture, read_image, read_photo
-from skipmodal.models import build_model
+from skipmodal.models.system import SkipModal
+from skipmodal.retrieval.index import Index, build_index
+from skipmodal.study.score import QUESTIONS, Key, read_answers, read_key
+from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.resume import restore, trainer_state
 from skipmodal.translate import Translator
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, n_mels=8, griffin_lim_iters=3)
@@ -98,7 +99,7 @@ def _read_recording(folder: Path, changed: Path) -> None:
 
 
 def _make_recipes(folder: Path) -> None:
-    recipe = parse_recipe({"model": TINY_MODEL}, "tiny").model_dump(mode="json")
+    recipe = parse_recipe({"model": TINY["vector"]}, "tiny").model_dump(mode="json")
     (folder / "base.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (folder / "r.yaml").write_text("extends: base.yaml\noptim: {lr: 1e-3, betas: [0.5, 0.9]}\ntrain:\n  max_steps: 5\n")
 
@@ -159,8 +160,8 @@ def _make_prepared(folder: Path) -> None:
 
 def _read_prepared(folder: Path, changed: Path) -> None:
     a, b = (PreparedDataset(folder / "toy" / name) for name in ("image-text", "text-speech"))
-    batches = TrainingBatches(a, b, DataConfig(batch_size=2), seed=0)
-    for batch in (batches[0], *validation_batches(a, b, 2, 2)):
+    batches = TrainingBatches(a, b, DataConfig(batch_size=2), Tokenizer(), seed=0)
+    for batch in (batches[0], *validation_batches(a, b, Tokenizer(), 2, 2)):
         if b.meta.audio is not None and len(batch.mel):
             batch.linear(b.meta.audio)
 
@@ -169,23 +170,23 @@ def _read_prepared(folder: Path, changed: Path) -> None:
 
 
 @cache
-def _parts(tokens: bool) -> tuple[Any, ...]:
+def _parts(kind: str) -> tuple[Any, ...]:
     torch.manual_seed(0)
-    recipe = parse_recipe({"model": {**TINY_MODEL, "tokens": tokens}}, "tiny")
-    model = build_model(recipe.model, AUDIO, IMAGE)
+    recipe = parse_recipe({"model": TINY[kind]}, "tiny")
+    model = SkipModal(recipe.model, AUDIO, IMAGE, Tokenizer([" dog", " runs"] if kind == "tokens" else []))
     optimizer = torch.optim.Adam(model.parameters())
     return recipe, model, optimizer, torch.amp.GradScaler("cpu", enabled=False)
 
 
-def _checkpoint(tokens: bool) -> Reader:
+def _checkpoint(kind: str) -> Reader:
     def make(folder: Path) -> None:
-        recipe, model, optimizer, scaler = _parts(tokens)
+        recipe, model, optimizer, scaler = _parts(kind)
         state = trainer_state(optimizer, scaler, 3, 0, 1.0, CPU)
         save_checkpoint(folder / "run", Checkpoint(model, recipe, AUDIO, IMAGE), "# A card\n", state)
 
     def read(folder: Path, changed: Path) -> None:
         if changed.name == "trainer.pt":
-            recipe, model, optimizer, scaler = _parts(tokens)
+            recipe, model, optimizer, scaler = _parts(kind)
             restore(folder / "run", recipe, AUDIO, IMAGE, model, optimizer, scaler, CPU)
             return
         translator = Translator(load_checkpoint(folder / "run", CPU), CPU, max_seconds=0.5, max_text=20, beam=1)
@@ -200,7 +201,7 @@ def _checkpoint(tokens: bool) -> Reader:
 
 
 def _make_index(folder: Path) -> None:
-    recipe, model, *_ = _parts(False)
+    recipe, model, *_ = _parts("vector")
     (folder / "files").mkdir()
     _picture().save(folder / "files" / "a.png")
     soundfile.write(folder / "files" / "a.wav", _tone(), 8000)
@@ -250,8 +251,8 @@ READERS: dict[str, Reader] = {
     "recipes": Reader(_make_recipes, lambda folder, changed: load_recipe(str(folder / "r.yaml"))),
     **{kind: _source(kind) for kind in ("flickr8k", "coco", "ljspeech", "m.csv", "m.tsv", "m.jsonl", "speech.csv")},
     "prepared": Reader(_make_prepared, _read_prepared),
-    "checkpoints": _checkpoint(tokens=False),
-    "token checkpoints": _checkpoint(tokens=True),
+    "checkpoints": _checkpoint("vector"),
+    "token checkpoints": _checkpoint("tokens"),
     "indices": Reader(_make_index, _read_index),
     "studies": Reader(_make_study, _read_study),
 }
