@@ -24,6 +24,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 MAX_BYTES = 100_000  # of a recipe
 MAX_YAML = 300_000  # characters: plain YAML takes seconds
 MAX_INTEGER = 2**63
+MAX_DEPTH = 20  # of sections in sections
 MAX_LISTED = 20  # problems in one message
 
 
@@ -368,13 +369,20 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without what a recipe has no use for: aliases, which multiply, and keys given twice."""
+    """Plain YAML without what a recipe has no use for: aliases, which multiply, keys given twice, deep nesting."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
-        return super().compose_node(parent, index)
+        problem = "aliases (*name) are not allowed" if self.check_event(yaml.AliasEvent) else ""
+        problem = "it is nested too deeply" if self.depth > MAX_DEPTH else problem
+        if problem:
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         value = super().construct_yaml_int(node)
