@@ -8,7 +8,16 @@ from pydantic import ValidationError
 
 from skipmodal import config
 from skipmodal.audio import AudioConfig
-from skipmodal.config import KINDS, TokensRecipe, VectorRecipe, describe, dump_recipe, load_recipe, parse_recipe, recipe_names
+from skipmodal.config import (
+    KINDS,
+    TokensRecipe,
+    VectorRecipe,
+    describe,
+    dump_recipe,
+    load_recipe,
+    parse_recipe,
+    recipe_names,
+)
 from skipmodal.errors import UserError
 
 

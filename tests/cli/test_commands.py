@@ -238,7 +238,9 @@ def with_bias(model, layer, value, folder):
     """A copy of a checkpoint whose D_spch has another bias in a layer."""
     net = load(model, "cpu").model
     net.speech_decoder.get_submodule(layer).bias.data.fill_(value)
-    save_checkpoint(folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), "")
+    save_checkpoint(
+        folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), ""
+    )
     return folder
 
 
