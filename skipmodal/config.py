@@ -24,7 +24,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 MAX_BYTES = 100_000  # of a recipe
 MAX_YAML = 300_000  # characters: plain YAML takes seconds
 MAX_INTEGER = 2**63
-MAX_DEPTH = 100  # of sections in sections
+MAX_DEPTH = 200  # of sections in sections
 MAX_LISTED = 20  # problems in one message
 
 

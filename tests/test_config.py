@@ -215,7 +215,7 @@ def test_other_models_are_described_too():
 @pytest.mark.parametrize(
     ("content", "key"),
     [
-        ("model: {words: 5}", "model.words"),
+        ("model: {text_heads: 2}", "model.text_heads"),
         ("loss: {guided_attention: 1}", "loss.guided_attention"),
         ("model: {kind: vector}\nloss: {duration: 1}", "loss.duration"),
         ("model: {kind: tokens, prenet: [8]}", "model.prenet"),
