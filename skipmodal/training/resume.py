@@ -32,9 +32,7 @@ def own_run(run: Path, first: bool) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(
-            f"--run {run}: another training writes there; wait for it, or give another --run"
-        ) from error
+        raise UserError(f"--run {run}: another training writes there; wait for it, or give another --run") from error
     except OSError as error:
         raise UserError(f"--run {run}: cannot be made ({error.strerror or error})") from error
     try:
