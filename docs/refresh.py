@@ -91,7 +91,8 @@ def draw(items: list[dict]) -> None:
         row, column = divmod(number, COLUMNS)
         photo, sound = grid[2 * row][column], grid[2 * row + 1][column]
         photo.imshow(square(item["pixels"]))
-        photo.set_title(textwrap.fill(f"“{item['sentence']}”", 34) + f"\nconfidence {item['confidence']:.2f}", fontsize=12)
+        sentence = textwrap.fill(f"“{item['sentence']}”", 34)
+        photo.set_title(f"{sentence}\nconfidence {item['confidence']:.2f}", fontsize=12)
         parts = np.array_split(np.abs(item["wav"]), 180)
         peaks = np.array([part.max(initial=0) for part in parts])
         sound.vlines(np.arange(len(peaks)), -peaks, peaks, color="#0072B2", linewidth=1)
@@ -117,8 +118,8 @@ def page(items: list[dict]) -> str:
     lines = [
         "# Gallery",
         "",
-        "What the bundled model says of six photos, the surest first. They were chosen because anyone may pass them on,",
-        "and most are unlike the everyday scenes that the model has learned from.",
+        "What the bundled model says of six photos, the surest first. They were chosen because anyone may pass them",
+        "on, and most are unlike the everyday scenes that the model has learned from.",
         "",
         "![Six photos with their sentences and waveforms](gallery.jpg)",
         "",
