@@ -17,7 +17,7 @@ def sweep(recipe, toy, tmp_path):
     ):
         tree = dump_recipe(recipe(loss={"adversary": 0.0}, train={"max_steps": steps}))
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
-        data = {"data": str(toy / "image-text"), "against": str(toy / "text-speech"), "limit": 4}
+        data = {"data": str(toy / "image-text"), "against": str(toy / "text-speech"), "limit": 4, "split": "train"}
         content = {
             "seeds": list(seeds),
             "evaluate": evaluate or [
