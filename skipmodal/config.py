@@ -319,10 +319,11 @@ def dump_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
 
-def _recipes_folder() -> Path:
+def recipes_folder() -> Path:
+    """Where the shipped recipes are."""
     package = Path(__file__).parent
     installed = package / "recipes"  # in a wheel; a checkout has them beside the package
     return installed if installed.is_dir() else package.parent / "recipes"
@@ -331,20 +332,11 @@ def _recipes_folder() -> Path:
 def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") and not os.path.isfile(path):  # unlike Path's, it never raises
-        path = _recipes_folder() / f"{name}.yaml"
+        path = recipes_folder() / f"{name}.yaml"
         if not os.path.isfile(path):
             shipped = ", ".join(recipe_names())
             raise UserError(f"recipe {name!r}: no such file, and not one of the shipped: {shipped}")
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_BYTES + 1)
-    except UnicodeDecodeError as error:
-        raise UserError(f"recipe {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or with half a character
-        raise UserError(f"recipe {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(text) > MAX_BYTES:
-        raise UserError(f"recipe {path}: too large for a recipe")
-    tree = parse_yaml(text, f"recipe {path}") or {}
+    tree = read_yaml(path, "recipe") or {}
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path}: must be sections with keys")
     base = tree.pop("extends", None)
@@ -358,6 +350,20 @@ def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     beside = [path.parent / base, path.parent / f"{base}.yaml"]
     found = next((str(file) for file in beside if file.suffix and os.path.isfile(file)), base)
     return _merge(_load_tree(found, (*seen, path.resolve())), tree)
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Plain values of a YAML file that a user wrote; raises UserError that says `what` it should have been."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or with half a character
+        raise UserError(f"{what} {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{what} {path}: too large for a {what}")
+    return parse_yaml(text, f"{what} {path}")
 
 
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:

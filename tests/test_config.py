@@ -55,7 +55,7 @@ def changes(recipe):
 
 def test_paper_is_the_defaults_and_states_every_key():
     assert load_recipe("paper") == VectorRecipe()
-    stated = yaml.safe_load((config._recipes_folder() / "paper.yaml").read_text())
+    stated = yaml.safe_load((config.recipes_folder() / "paper.yaml").read_text())
     assert {section: set(keys) for section, keys in stated.items()} == {
         section: set(keys) for section, keys in dump_recipe(VectorRecipe()).items()
     }

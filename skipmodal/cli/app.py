@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, synthesis, train
+from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, sweep, synthesis, train
 from skipmodal.errors import UserError, one_line
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(prep.app, name="prep")
 app.add_typer(retrieve.app, name="retrieve")
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("info")(checkpoints.info)
 app.command("calibrate")(checkpoints.calibrate)
