@@ -61,7 +61,7 @@ def calibrate(
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(checkpoint, chosen), chosen)
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
-    with progress(len(dataset.indices(split)[:limit]), 0) as advance:
+    with progress(len(dataset.indices(split)[:limit])) as advance:
         found = calibration.calibrate(translator, dataset, split=split, limit=limit, advance=advance)
     typer.echo(f"on {found.items} items that were not fitted: calibration error {found.error:.3f}")
     for expected, share in zip(found.expected, found.found, strict=True):

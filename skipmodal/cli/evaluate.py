@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, require
 
 
 def evaluate(
@@ -63,6 +63,8 @@ def evaluate(
     chosen = pick_device(device)
     if against and task not in ("vocabulary", "retrieval", "embedding", "toy"):
         raise UserError(f"--against: {task} takes one dataset")
+    if task == "embedding":
+        require("eval --task embedding", sklearn="scikit-learn")
     hear = Transcriber(transcriber, cache) if transcriber else None
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
     loaded = load_checkpoint(checkpoint, chosen)
@@ -81,7 +83,7 @@ def evaluate(
             raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
     total *= 2 if task == "toy" else 1
-    with progress(total, 0) as advance:
+    with progress(total) as advance:
         if task == "retrieval":
             report = evaluate_retrieval(
                 translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from skipmodal.models.skipmodal import SkipModal
 from torch import nn
 
 from skipmodal.audio import AudioConfig
@@ -15,7 +16,6 @@ from skipmodal.models.bottleneck import Memory, ModalityClassifier, ModalityTran
 from skipmodal.models.decoders import ImageDecoder, SpeechDecoder, TextDecoder
 from skipmodal.models.encoders import ImageEncoder, SpeechEncoder, TextEncoder
 from skipmodal.models.layers import CBHG, BiGRU, MaskedBatchNorm, RunningNorm, length_mask, reverse_gradient
-from skipmodal.models.skipmodal import SkipModal
 
 PAPER = ModelConfig()
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from skipmodal.models.skipmodal import Outputs, SkipModal
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import ModelConfig, parse_recipe
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
-from skipmodal.models.skipmodal import Outputs, SkipModal
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY_MODEL
 

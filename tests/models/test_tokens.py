@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from skipmodal.models.token_decoders import Transcript
+from skipmodal.models.tokens import TokenSkipModal
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
@@ -11,8 +13,6 @@ from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models import build_model, token_decoders, tokens
 from skipmodal.models.layers import length_mask
-from skipmodal.models.token_decoders import Transcript
-from skipmodal.models.tokens import TokenSkipModal
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY_MODEL
 from tests.models.test_skipmodal import AUDIO, reached, tiny_batch

@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from skipmodal.models.skipmodal import SkipModal
 
 from skipmodal.checkpoint import load_trainer, resolve_checkpoint
 from skipmodal.config import dump_recipe
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.models.skipmodal import SkipModal
 from skipmodal.training import loop
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from skipmodal.models.token_decoders import Latent
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
 from skipmodal.errors import UserError
-from skipmodal.models.token_decoders import Latent
 from skipmodal.training.loop import train
 from skipmodal.training.self_critical import DRAWS, SelfCritical
 from tests.models.test_tokens import TOKENS, tiny_model
