@@ -199,7 +199,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def _read_words(path: Path) -> Tokenizer:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path}: too large for a vocabulary")
-    return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+    try:
+        return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 class _Uninitialised(TorchFunctionMode):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from skipmodal import config
 from skipmodal.audio import AudioConfig
-from skipmodal.config import Recipe, describe, dump_recipe, load_recipe, parse_recipe, recipe_names
+from skipmodal.config import KINDS, TokensRecipe, VectorRecipe, describe, dump_recipe, load_recipe, parse_recipe, recipe_names
 from skipmodal.errors import UserError
 
 
@@ -36,7 +36,7 @@ def refusal(name, overrides=None):
 
 def changes(recipe):
     """What differs from the defaults, flat."""
-    default = dump_recipe(Recipe())
+    default = dump_recipe(KINDS[recipe.model.kind]())
     tree = dump_recipe(recipe)
     return {f"{s}.{k}": v for s, keys in tree.items() for k, v in keys.items() if v != default[s][k]}
 
@@ -45,10 +45,10 @@ def changes(recipe):
 
 
 def test_paper_is_the_defaults_and_states_every_key():
-    assert load_recipe("paper") == Recipe()
+    assert load_recipe("paper") == VectorRecipe()
     stated = yaml.safe_load((config._recipes_folder() / "paper.yaml").read_text())
     assert {section: set(keys) for section, keys in stated.items()} == {
-        section: set(keys) for section, keys in dump_recipe(Recipe()).items()
+        section: set(keys) for section, keys in dump_recipe(VectorRecipe()).items()
     }
 
 
@@ -76,7 +76,7 @@ def test_the_papers_ablations_differ_in_one_key():
 
 @pytest.mark.parametrize("content", ["", "\n# nothing\n", "---\n", "null", "optim:\nmodel:\n", "extends: null"])
 def test_an_empty_file_or_section_is_the_defaults(write, content):
-    assert load_recipe(write(content)) == Recipe()
+    assert load_recipe(write(content)) == VectorRecipe()
 
 
 def test_a_file_states_only_what_differs(write):
@@ -150,7 +150,9 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
     ("section", "words"),
     [
         ("model: {d_k: 10, heads: 4}", r"model: d_k \(10\) must be a multiple of heads \(4\)"),
-        ("model: {tokens: true, text_heads: 3}", r"text_decoder \(128\) must be a multiple of text_heads \(3\)"),
+        ("model: {kind: tokens, text_heads: 3}", r"text_decoder \(128\) must be a multiple of text_heads \(3\)"),
+        ("model: {kind: grid}", "model.kind: .*'vector' or 'tokens' .it is 'grid'"),
+        ("model: {kind: [tokens]}", "model.kind: .*'vector' or 'tokens'"),
         ("model: {memory: big}", "model.memory: .*'attention', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
         ("model: {n_k: 1000000000}", "model.n_k: .*less than or equal to 8192"),
@@ -184,6 +186,31 @@ def test_other_models_are_described_too():
         "hop_length: Input should be greater than or equal to 8 (it is 1); n_mel: unknown key, did you mean n_mels?"
     )
     assert describe(caught.value).endswith("n_mel: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("model: {words: 5}", "model.words"),
+        ("loss: {guided_attention: 1}", "loss.guided_attention"),
+        ("model: {kind: vector}\nloss: {duration: 1}", "loss.duration"),
+        ("model: {kind: tokens, prenet: [8]}", "model.prenet"),
+        ("model: {kind: tokens, history_dropout: 0.5}", "model.history_dropout"),
+        ("model: {kind: tokens}\nloss: {stop: 1}", "loss.stop"),
+    ],
+)
+def test_keys_of_the_other_kind_are_refused(write, content, key):
+    assert refusal(write(content)).endswith(f"r.yaml: {key}: does nothing for this model.kind")
+
+
+def test_each_kind_has_its_own_model_and_losses(write):
+    vector, tokens = load_recipe(write("")), load_recipe(write("model: {kind: tokens}"))
+    assert (type(vector), type(tokens)) == (VectorRecipe, TokensRecipe)
+    weights = [set(each.loss.weights()) for each in (vector, tokens)]
+    assert weights[0] - weights[1] == {"stop"} and weights[1] - weights[0] == {"duration", "alignment"}
+    terms = {term.name: term for term in tokens.loss.terms()}
+    assert set(terms) >= {"guided_attention", "distance", "adversary"} and "adversary_ramp" not in terms
+    assert not terms["adversary"].selects and terms["mel"].selects and terms["mel"].data == "text-speech"
 
 
 # Overrides

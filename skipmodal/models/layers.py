@@ -74,12 +74,13 @@ class _Norm(nn.modules.batchnorm._BatchNorm):
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) of x (N, C, ...) over all processes; the running ones move towards them."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        x = x.to(self.running_mean)  # not in 16 bits
         dims = [0, *range(2, x.dim())]
         count = sum_over_processes(x.new_tensor(float(x.numel() // x.shape[1])))
         mean = sum_over_processes(x.sum(dims)) / count
         centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
         variance = sum_over_processes(centred.square().sum(dims)) / count
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             momentum = 0.1 if self.momentum is None else self.momentum

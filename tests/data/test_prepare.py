@@ -161,6 +161,7 @@ def test_fractions_that_leave_nothing(tmp_path: Path, val: float, test: float) -
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from skipmodal import progress
 from skipmodal.data import pipeline, prepare, shards, writer
 from skipmodal.image import ImageConfig
 
@@ -352,7 +353,7 @@ def test_progress_is_a_line_now_and_then(
     source = pictures(tmp_path, 5)
     prepare_image_text(source, tmp_path / "a", image=IMAGE)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(pipeline, "SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
     prepare_image_text(source, tmp_path / "b", image=IMAGE)
     assert capsys.readouterr() == ("", "2 of 5 rows\n4 of 5 rows\n5 of 5 rows\n")
 

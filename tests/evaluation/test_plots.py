@@ -21,7 +21,7 @@ def models(toy, tmp_path_factory):
     """A vector model and a token model in runs of their own."""
     audio, folder = PreparedDataset(toy / "text-speech").meta.audio, tmp_path_factory.mktemp("runs")
     return [
-        untrained(folder / name / "best", audio=audio, tokens=name == "tokens").parent for name in ("vec", "tokens")
+        untrained(folder / kind / "best", kind, audio=audio).parent for kind in ("vector", "tokens")
     ]
 
 

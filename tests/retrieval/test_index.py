@@ -13,7 +13,6 @@ from PIL import Image
 from skipmodal.errors import UserError
 from skipmodal.retrieval import nearest, sources
 from skipmodal.retrieval.index import ORDER, Index, build_index, identity
-from skipmodal.retrieval.recall import vectors
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
 SHA = "0" * 64
@@ -46,7 +45,7 @@ def built(parts, folder, tmp_path):  # noqa: F811
 
 
 def u(translator, item, modality):
-    return vectors(translator.encode([translator.read(item, modality)], modality)).numpy()
+    return translator.embed([item], modality).numpy()
 
 
 def test_everything_is_in_it_in_order(parts, built, folder):  # noqa: F811
@@ -168,9 +167,9 @@ def test_nothing_of_others_is_replaced(parts, folder, tmp_path):  # noqa: F811
     assert not (tmp_path / "other").exists()
 
 
-def test_vectors_that_are_no_numbers_are_refused(parts, folder, tmp_path, monkeypatch):  # noqa: F811
+def test_vectors_that_are_no_numbers_are_refused(parts, folder, tmp_path):  # noqa: F811
     *_, translator = parts
-    monkeypatch.setattr(sources, "vectors", lambda latent: torch.full((3, 16), torch.nan))
+    translator.model.bottleneck.transformer.input.weight.data.fill_(torch.nan)
     with pytest.raises(UserError, match="not finite"):
         build_index(tmp_path / "index", [folder], translator, SHA)
 
