@@ -10,7 +10,7 @@ from skipmodal.config import parse_recipe
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY
 
 AUDIO = AudioConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=64, n_mels=8, griffin_lim_iters=3)
 FRAMES = 3.0  # that each character lasts in speech of kind tokens
@@ -18,8 +18,7 @@ FRAMES = 3.0  # that each character lasts in speech of kind tokens
 
 def tiny_checkpoint(folder: Path, kind: str = "tokens", card: str = "card", audio: AudioConfig = AUDIO) -> Path:
     torch.manual_seed(0)
-    model = {key: value for key, value in TINY_MODEL.items() if kind == "vector" or key != "prenet"}
-    recipe = parse_recipe({"model": {**model, "kind": kind}}, "tiny")
+    recipe = parse_recipe({"model": TINY[kind]}, "tiny")
     net = SkipModal(recipe.model, audio, ImageConfig(size=16), Tokenizer())
     if kind == "tokens":
         net.speech_decoder.duration[-1].weight.data.zero_()

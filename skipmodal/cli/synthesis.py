@@ -204,7 +204,7 @@ def _run(items: list[str], request: _Request, model: Path | None, device: str, b
             _warn_of_cap(each.name, result, request, translator)
             _deliver(each.name, result, request, path)
     if failed:
-        raise UserError(f"{failed} of {len(inputs)} inputs could not be translated; the others are done")
+        raise UserError(f"{failed} of {len(inputs)} inputs could not be read; the others are done")
 
 
 def _check_output(inputs: list[Input], request: _Request) -> None:

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from tests.cli.test_commands import here  # noqa: F401
 from tests.tiny import tiny_checkpoint
 
 
@@ -35,7 +36,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_folder_keeps_its_tree(here, tokens, photos, tmp_path):
+def test_a_folder_keeps_its_tree(here, tokens, photos, tmp_path):  # noqa: F811
     assert here("img2speech", photos, "-m", tokens, "-d", "one")[0] == 0
     assert files(tmp_path / "one") == ["a.wav", "b.wav"]
     status, _, err = here("img2speech", photos, "-m", tokens, "-d", "all", "--recursive", "--vtt")
@@ -48,7 +49,7 @@ def test_a_folder_keeps_its_tree(here, tokens, photos, tmp_path):
     assert not (tmp_path / "two").exists()
 
 
-def test_patterns_and_folders_without_a_file_are_told(here, tokens, photos):
+def test_patterns_and_folders_without_a_file_are_told(here, tokens, photos):  # noqa: F811
     status, out, _ = here("img2text", "photos/**/a.*", "-m", tokens, "--recursive", "--json")
     assert status == 0
     assert [json.loads(line)["input"] for line in out.splitlines()] == ["photos/a.jpg", "photos/sub/a.jpg"]
@@ -59,7 +60,7 @@ def test_patterns_and_folders_without_a_file_are_told(here, tokens, photos):
         assert message in err
 
 
-def test_what_is_there_is_skipped_or_refused_or_replaced(here, tokens, photos, tmp_path):
+def test_what_is_there_is_skipped_or_refused_or_replaced(here, tokens, photos, tmp_path):  # noqa: F811
     command = ("img2speech", photos, "-m", tokens, "-d", "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.wav").write_bytes(b"precious")
@@ -77,7 +78,7 @@ def test_what_is_there_is_skipped_or_refused_or_replaced(here, tokens, photos, t
     assert soundfile.info(tmp_path / "out" / "a.wav").frames > 0
 
 
-def test_times_of_words_in_json_and_beside_the_speech(here, tokens, tmp_path):
+def test_times_of_words_in_json_and_beside_the_speech(here, tokens, tmp_path):  # noqa: F811
     out = tmp_path / "o.ogg"
     status, stdout, _ = here(
         "text2speech", "a dog runs", "-m", tokens, "-o", out, "--json", "--rate", 16000, "--srt", "--textgrid"
@@ -92,7 +93,7 @@ def test_times_of_words_in_json_and_beside_the_speech(here, tokens, tmp_path):
     assert 'text = "dog"' in (tmp_path / "o.TextGrid").read_text()
 
 
-def test_a_model_without_times_writes_nothing(here, tmp_path):
+def test_a_model_without_times_writes_nothing(here, tmp_path):  # noqa: F811
     model = tiny_checkpoint(tmp_path / "vector", "vector")
     status, _, err = here("text2speech", "a dog", "-m", model, "-o", tmp_path / "o.wav", "--vtt")
     assert (status, err.count("\n")) == (1, 1)
@@ -100,7 +101,7 @@ def test_a_model_without_times_writes_nothing(here, tmp_path):
     assert not (tmp_path / "o.wav").exists()
 
 
-def test_a_text_file_is_spoken_whole(here, tokens, tmp_path, monkeypatch):
+def test_a_text_file_is_spoken_whole(here, tokens, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "story.txt").write_text("One dog. Two cats.\n\nThe end", encoding="utf-8-sig")
     assert here("text2speech", "--file", "story.txt", "-m", tokens, "-o", "a.wav", "--pause", 0)[0] == 0
@@ -131,7 +132,7 @@ def test_a_text_file_is_spoken_whole(here, tokens, tmp_path, monkeypatch):
         (["a dog", "-o", "x.wav", "--pause", "-1"], 2, "--pause"),
     ],
 )
-def test_what_can_be_wrong_with_texts(here, tokens, tmp_path, monkeypatch, args, status, message):
+def test_what_can_be_wrong_with_texts(here, tokens, tmp_path, monkeypatch, args, status, message):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "empty.txt").write_text(" \n")
@@ -142,7 +143,7 @@ def test_what_can_be_wrong_with_texts(here, tokens, tmp_path, monkeypatch, args,
     assert not (tmp_path / "x.wav").exists()
 
 
-def test_json_is_readable(here, tokens, tmp_path, monkeypatch):
+def test_json_is_readable(here, tokens, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("caf\u00e9.png")
     shutil.copy("caf\u00e9.png", b"\xff.png")
