@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
+from skipmodal.cli.options import CHECKPOINT, BatchSize, Beam, Device, MaxCharacters, MaxSeconds
 from skipmodal.errors import UserError, require
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     task: Annotated[
         Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding", "toy"],
         typer.Option(help="What."),
@@ -45,7 +45,10 @@ def evaluate(
     batch_size: BatchSize = 32,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint on a held-out split, beside the paper's own figures, which are of other data."""
+    """Measure a checkpoint on a held-out split; --published sets the paper's own figures beside.
+
+    Example: skipmodal eval bundled --task img2text --data prepared/image-text --out report
+    """
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
