@@ -5,12 +5,13 @@ A spectrogram is 20 log10 of the magnitude less `ref_db`, scaled so that `floor_
 """
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -178,6 +179,20 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int, target: int) -> Iterator
     yield np.zeros(max(-(-missing // rate), 0), np.float32)  # the length is rounded up
 
 
+def finish(wav: np.ndarray) -> np.ndarray:
+    """Within full scale, which decoded float, ogg and mp3, and resampling, go beyond."""
+    return np.ascontiguousarray(wav / max(np.abs(wav).max(), 1), dtype=np.float32)
+
+
+def resample(wav: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """float32 samples (n,) of `rate` Hz at `target` Hz."""
+    if rate == target:
+        return wav
+    import soxr
+
+    return soxr.resample(wav, rate, target, quality="HQ")  # type: ignore[no-any-return]
+
+
 def write_audio(target: Path | BinaryIO, wav: np.ndarray, sample_rate: int) -> None:
     """Writes 16-bit mono audio; a path's suffix picks wav, flac or ogg, a stream gets wav.
 
@@ -203,15 +218,38 @@ def write_audio(target: Path | BinaryIO, wav: np.ndarray, sample_rate: int) -> N
     write_atomic(target, buffer.getvalue())
 
 
+def silence(seconds: float, sample_rate: int) -> np.ndarray:
+    """float32 zeros (samples,)."""
+    return np.zeros(round(seconds * sample_rate), np.float32)
+
+
+class WavStream:
+    """16-bit mono wav that is written while it is made: its header says that the length is not known yet."""
+
+    def __init__(self, target: BinaryIO, sample_rate: int) -> None:
+        self._target = target
+        pcm = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+        target.write(b"RIFF\xff\xff\xff\xffWAVE" + pcm + b"data\xff\xff\xff\xff")
+
+    def write(self, wav: np.ndarray) -> None:
+        """float32 samples (n,), at once."""
+        self._target.write((np.clip(wav, -1, 1) * 32767).round().astype("<i2").tobytes())
+        self._target.flush()
+
+
 def trim_silence(wav: np.ndarray, top_db: float = 40.0, pad: int = 400) -> tuple[np.ndarray, float]:
     """Cuts silence (`top_db` under the peak) at both ends but for `pad` samples; gives it and what was cut.
 
     Long silence at the start is the usual reason why attention never aligns.
     """
-    import librosa
-
-    _, (start, end) = librosa.effects.trim(wav, top_db=top_db, frame_length=1024, hop_length=256)
-    start, end = max(start - pad, 0), min(end + pad, len(wav))
+    frame, hop = 1024, 256  # samples
+    energy = np.concatenate([[0.0], np.cumsum(np.pad(wav.astype(np.float64), frame // 2) ** 2)])
+    firsts = np.arange(0, len(wav) + 1, hop)
+    loud = energy[firsts + frame] - energy[firsts]
+    heard = np.flatnonzero(loud > loud.max() * 10 ** (-top_db / 10))
+    if not len(heard):
+        return wav, 0
+    start, end = max(int(heard[0]) * hop - pad, 0), min((int(heard[-1]) + 1) * hop + pad, len(wav))
     return wav[start:end], len(wav) - (end - start)
 
 
@@ -258,7 +296,23 @@ def _to_unit(magnitude: "torch.Tensor", config: AudioConfig) -> "torch.Tensor":
 @cache
 def _mel_basis(config: AudioConfig) -> "torch.Tensor":
     """Slaney mel filters, shape (n_mels, n_linear)."""
-    import librosa.filters
-    import torch
+    import warnings
 
-    return torch.from_numpy(librosa.filters.mel(sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands that are narrower than a bin, and empty
+        return _torchaudio().melscale_fbanks(  # type: ignore[no-any-return]
+            config.n_linear, 0.0, config.sample_rate / 2, config.n_mels, config.sample_rate, "slaney", "slaney"
+        ).T.contiguous()  # fmt: skip
+
+
+def _torchaudio() -> Any:
+    """torchaudio.functional, imported by what needs it alone: it is slow to load, and not always there."""
+    try:
+        import torchaudio.functional
+    except (ImportError, OSError) as error:  # OSError: built for another torch
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            "torchaudio cannot be loaded, and preparing and hearing speech need it; install the one that belongs to "
+            f"your torch, from where that came ({reason})"
+        ) from error
+    return torchaudio.functional

@@ -5,6 +5,7 @@ Weights are safetensors, the trainer's state is read by torch's restricted loade
 
 import io
 import math
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +105,12 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one."""
+    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one.
+
+    `bundled` is the one that comes with the package, wherever the command runs.
+    """
+    if path == Path(BUNDLED.name):
+        return BUNDLED
     for folder in (path, path / "best", path / "latest"):
         for candidate in (folder, _beside(folder, "old")):
             if (candidate / "config.yaml").is_file():
@@ -160,6 +166,18 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
     card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
     save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
+
+
+def saved_recipe(path: Path) -> Recipe:
+    """The recipe that the checkpoint at `path` was trained with. Raises UserError where it can't be read."""
+    config = resolve_checkpoint(path) / "config.yaml"
+    try:
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        return recipe_of(tree["recipe"])
+    except ValidationError as error:
+        raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
+    except (OSError, UnicodeDecodeError, LookupError, TypeError) as error:
+        raise UserError(f"{config}: cannot be read ({error})") from error
 
 
 def add_confidence(path: Path, confidence: Confidence) -> Path:
@@ -222,4 +240,4 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
+    return Path(f"{os.path.abspath(folder)}.{suffix}")  # `.` and `..` have names too

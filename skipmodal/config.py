@@ -192,6 +192,7 @@ class TrainConfig(_Section):
     only: tuple[str, ...] = Field(default=(), description="parts of the model to train, as speech_decoder; none: all")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
+    threads: Positive | None = Field(default=None, description="of the CPU; none: one for a small model")
     log_every: Positive = 20
     eval_every: Positive = 1000
     eval_items: Positive = Field(default=200, description="validation items of each dataset for the validation loss")
@@ -246,13 +247,17 @@ def recipe_of(tree: Any) -> Recipe:
     return KINDS[kind].model_validate(tree)
 
 
-def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: list[str] | None = None, model: dict[str, Any] | None = None) -> Recipe:
     """Reads a recipe: a YAML file, or the name of a shipped one (`paper`).
+
+    `model` are settings of the model, of given weights, that take the place of the recipe's.
 
     `extends: NAME` inside a file starts from another; overrides are `section.key=value` with YAML values.
     Raises UserError that lists every bad field at once.
     """
     tree = _load_tree(name, seen=())
+    if model:
+        tree["model"] = {**tree.get("model", {}), **model}
     for override in overrides or []:
         key, sign, value = override.partition("=")
         if not sign or not key:

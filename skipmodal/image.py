@@ -60,7 +60,17 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
     Raises UserError for what is unreadable, truncated, of no format in READ, or larger than MAX_PIXELS or MAX_DECODED.
     """
     side = config.input_size
-    return _read(source, side, lambda image: image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3))
+    return _read(source, side, lambda image: _square(image, side))
+
+
+def shape_image(image: Image.Image, config: ImageConfig) -> np.ndarray:
+    """The same of a picture that Pillow has opened. Raises UserError as `read_image` does."""
+    if image.width * image.height > MAX_DECODED:
+        raise UserError(f"a picture of more than {MAX_DECODED:,} pixels; scale it down first")
+    try:
+        return np.asarray(_square(_upright(image), config.input_size))
+    except Exception as error:  # decoders fail in many ways
+        raise UserError(f"the picture cannot be read ({error})") from error
 
 
 def read_photo(source: Path | bytes, longest: int) -> np.ndarray:
@@ -153,6 +163,10 @@ def shrink(pixels: np.ndarray, size: int) -> np.ndarray:
     if len(pixels) == size:
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    return image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
 
 
 def _upright(image: Image.Image) -> Image.Image:

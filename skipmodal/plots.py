@@ -4,7 +4,6 @@ Arrays in, matplotlib figures out, for the training monitor and for `skipmodal e
 Okabe and Ito) are told apart by colour-blind readers; clouds differ in their marks too.
 """
 
-import importlib.util
 import io
 import logging
 import re
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from skipmodal.audio import AudioConfig
-from skipmodal.errors import UserError
+from skipmodal.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +43,7 @@ class Picture(NamedTuple):
 
 def check_matplotlib() -> None:
     """Raises UserError where figures can't be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("plots need matplotlib, which is not installed (pip install 'skipmodal[train]')")
+    require("plots", matplotlib="matplotlib")
 
 
 def to_png(figure: "Figure") -> bytes:

@@ -25,9 +25,10 @@ from skipmodal.config import describe, parse_yaml
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path, sync
+from skipmodal.modality import Modality
 from skipmodal.progress import progress
 from skipmodal.retrieval.nearest import top_k
-from skipmodal.retrieval.sources import Count, DatasetSource, Item, Modality, Source, Tell, open_source
+from skipmodal.retrieval.sources import Count, DatasetSource, Item, Source, Tell, open_source
 from skipmodal.translate import Translator
 
 FORMAT: Final = 1
@@ -213,7 +214,7 @@ def _write(
     rows = GrowingArray(folder, "vectors", "<f4", (width,), shard_bytes=None)
     lines = GrowingArray(folder, "lines", "<i8", (), shard_bytes=None)
     total = sum(source.steps(modality) for source in sources for modality in ORDER)
-    with (folder / "items.jsonl").open("wb") as file, progress(total, 0) as advance:
+    with (folder / "items.jsonl").open("wb") as file, progress(total) as advance:
         try:
             for modality in ORDER:
                 for source in sources:

@@ -194,7 +194,7 @@ def _train(
             if stopping:
                 monitor.say(f"stopped at step {step}; --resume auto goes on from here")
                 raise KeyboardInterrupt
-        monitor.say(f"{latest}: step {step}, {skipped} skipped, best validation loss {best:.4g}")
+        monitor.say(f"{latest}: step {step}, {skipped} skipped{_so_far(best)}")
     return latest
 
 
@@ -303,12 +303,13 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _so_far(best: float) -> str:
+    """Nothing before the first validation."""
+    return f"; best validation loss {best:.4g}" if math.isfinite(best) else ""
+
+
 def _card(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, step: int, best: float) -> str:
-    lines = [
-        "# Model card",
-        "",
-        f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}",
-    ]
+    lines = ["# Model card", "", f"- trained for {step} steps of {recipe.data.batch_size} items{_so_far(best)}"]
     for name, dataset in (("image-text", a), ("text-speech", b)):
         counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.items.items())
         lines.append(

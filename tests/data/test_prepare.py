@@ -14,7 +14,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-from skipmodal import progress
 from skipmodal.audio import AudioConfig, spectrograms
 from skipmodal.data import pipeline, prepare
 from skipmodal.data.prepare import mel_batch, prepare_image_text, prepare_text_speech, split_of
@@ -374,18 +373,6 @@ def test_an_error_stops_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     time.sleep(0.3)
     assert len(loaded) == at_once <= 4
     assert stopped.tb
-
-
-def test_progress_is_a_line_now_and_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(pipeline, "BLOCK", 2)
-    source = pictures(tmp_path, 5)
-    prepare_image_text(source, tmp_path / "a", image=IMAGE)
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(progress, "SECONDS_A_LINE", 0.0)
-    prepare_image_text(source, tmp_path / "b", image=IMAGE)
-    assert capsys.readouterr() == ("", "2 of 5 rows\n4 of 5 rows\n5 of 5 rows\n")
 
 
 # ---------------------------------------------------------------- spoken sentences
