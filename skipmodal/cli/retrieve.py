@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipmodal.cli.options import Device, Model
-from skipmodal.cli.output import json_line, print_table, printable, tell
+from skipmodal.cli.output import json_line, printable, tell
 from skipmodal.errors import UserError
+from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
     from skipmodal.retrieval.contact_sheet import Query
@@ -154,4 +155,5 @@ def _print(asked: "Query", hits: "list[Hit]", index: "Index", as_json: bool) -> 
         )
         for hit in hits
     ]  # fmt: skip
-    print_table(printable(asked.given), ("modality", "rank", "cosine", "text", "where"), rows, right=(1, 2))
+    table = Table(printable(asked.given), ("modality", "rank", "cosine", "text", "where"), rows)
+    print_table(table, right=(1, 2))
