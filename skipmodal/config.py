@@ -62,6 +62,9 @@ class ModelConfig(_Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="LSTM units")
+    words: Annotated[int, Field(ge=0, le=8192)] = Field(
+        default=0, description="frequent words that D_txt writes as one token, beside the characters"
+    )
     dropout: Dropout = Field(default=0.3, description="in D_txt, and before tokens are made")
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
@@ -98,9 +101,6 @@ class TokensModel(ModelConfig):
         default=17.0, description="of the voice: where attention between text and speech starts from"
     )
     text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead")
-    words: Annotated[int, Field(ge=0, le=8192)] = Field(
-        default=0, description="frequent words that D_txt writes as one token, beside the characters"
-    )
 
     @model_validator(mode="after")
     def _text_heads_divide(self) -> "TokensModel":

@@ -8,7 +8,16 @@ from pydantic import ValidationError
 
 from skipmodal import config
 from skipmodal.audio import AudioConfig
-from skipmodal.config import KINDS, TokensRecipe, VectorRecipe, describe, dump_recipe, load_recipe, parse_recipe, recipe_names
+from skipmodal.config import (
+    KINDS,
+    TokensRecipe,
+    VectorRecipe,
+    describe,
+    dump_recipe,
+    load_recipe,
+    parse_recipe,
+    recipe_names,
+)
 from skipmodal.errors import UserError
 
 
@@ -191,7 +200,7 @@ def test_other_models_are_described_too():
 @pytest.mark.parametrize(
     ("content", "key"),
     [
-        ("model: {words: 5}", "model.words"),
+        ("model: {text_heads: 2}", "model.text_heads"),
         ("loss: {guided_attention: 1}", "loss.guided_attention"),
         ("model: {kind: vector}\nloss: {duration: 1}", "loss.duration"),
         ("model: {kind: tokens, prenet: [8]}", "model.prenet"),

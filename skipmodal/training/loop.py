@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skipmodal.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
-from skipmodal.config import OptimConfig, Recipe, TokensModel, TrainConfig
+from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
@@ -236,9 +236,10 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
     """That of the checkpoint to start from, or the most frequent words of the texts that are trained on."""
     if start is not None:
         return load_tokenizer(start)
-    words = recipe.model.words if isinstance(recipe.model, TokensModel) else 0
     trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
-    return Tokenizer.learn((text for each in trained for i in each.indices("train") for text in each.texts(i)), words)
+    return Tokenizer.learn(
+        (text for each in trained for i in each.indices("train") for text in each.texts(i)), recipe.model.words
+    )
 
 
 def _set_training(model: SkipModal, only: Sequence[str]) -> None:

@@ -236,7 +236,7 @@ def test_a_full_disk_behind_stdout_is_one_line(model, photo, readable, buffered)
 def with_bias(model, layer, value, folder):
     """A copy of a checkpoint whose D_spch has another bias in a layer."""
     net = load(model, "cpu").model
-    getattr(net.speech_decoder, layer).bias.data.fill_(value)
+    net.speech_decoder.get_submodule(layer).bias.data.fill_(value)
     save_checkpoint(
         folder, Checkpoint(net, parse_recipe({"model": TINY["vector"]}, ""), AUDIO, ImageConfig(size=16)), ""
     )
@@ -254,7 +254,7 @@ def test_a_cap_is_reported(here, model, photo, tmp_path):
 
 
 def test_weights_that_are_not_finite_give_no_silent_wav(tmp_path, model, photo, here):
-    folder = with_bias(model, "linear", torch.nan, tmp_path / "broken")
+    folder = with_bias(model, "postnet.linear", torch.nan, tmp_path / "broken")
     status, _, err = here("img2speech", photo, "-m", folder, "-o", tmp_path / "o.wav")
     assert status == 1 and "its weights are damaged" in err
     assert not (tmp_path / "o.wav").exists()
@@ -355,7 +355,7 @@ def test_eval_prints_a_table_and_writes_a_report(here, toy, tmp_path):
     from skipmodal.data.prepared import PreparedDataset
 
     audio = PreparedDataset(toy / "text-speech").meta.audio
-    folder = untrained(tmp_path / "model", audio=audio, tokens=True)
+    folder = untrained(tmp_path / "model", "tokens", audio=audio)
     data = toy / "image-text"
     status, stdout, err = here(
         "eval", folder, "--task", "img2text", "--data", data, "--beam", 1, "--out", tmp_path / "r"

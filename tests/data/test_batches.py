@@ -74,7 +74,9 @@ def test_only_training_items_are_drawn(datasets):
     stream = TrainingBatches(*datasets, DataConfig(batch_size=6), WORDLESS, 0)
     names = {name for number in range(3 * stream.per_epoch) for name in stream[number].names}
     assert all(name.startswith("train") for name in names)
-    assert all(name.startswith("val") for batch in validation_batches(*datasets, WORDLESS, 3, 4) for name in batch.names)
+    assert all(
+        name.startswith("val") for batch in validation_batches(*datasets, WORDLESS, 3, 4) for name in batch.names
+    )
 
 
 def test_collate_pads_and_pairs(datasets):

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from skipmodal import progress
 from skipmodal.audio import AudioConfig, spectrograms
 from skipmodal.data import pipeline, prepare
 from skipmodal.data.prepare import mel_batch, prepare_image_text, prepare_text_speech, split_of

@@ -20,9 +20,7 @@ PNG = b"\x89PNG\r\n"
 def models(toy, tmp_path_factory):
     """A vector model and a token model in runs of their own."""
     audio, folder = PreparedDataset(toy / "text-speech").meta.audio, tmp_path_factory.mktemp("runs")
-    return [
-        untrained(folder / kind / "best", kind, audio=audio).parent for kind in ("vector", "tokens")
-    ]
+    return [untrained(folder / kind / "best", kind, audio=audio).parent for kind in ("vector", "tokens")]
 
 
 @pytest.fixture

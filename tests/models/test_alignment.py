@@ -1,4 +1,4 @@
-"""Alignment, durations and the guide: against every way there is through a short sentence, and by what they must add up to."""
+"""Alignment, durations and the guide: against every way through a short sentence, and by what they add up to."""
 
 from itertools import combinations, pairwise
 

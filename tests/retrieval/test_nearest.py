@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.errors import UserError
+from skipmodal.models.latent import Latent
 from skipmodal.retrieval import nearest
 from skipmodal.retrieval.nearest import ranks, top_k
-from skipmodal.models.latent import Latent
 from skipmodal.translate import unit_vectors
 
 
