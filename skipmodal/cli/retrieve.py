@@ -46,7 +46,10 @@ def build(
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded together.")] = 32,
     device: Device = "auto",
 ) -> None:
-    """Index prepared datasets and folders; what a query is compared with."""
+    """Index prepared datasets and folders; what a query is compared with.
+
+    Example: skipmodal retrieve build my-index photos/ prepared/text-speech
+    """
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
     from skipmodal.retrieval.index import build_index, identity
@@ -87,7 +90,10 @@ def query(
     sheet: Annotated[Path | None, typer.Option(help="A contact sheet: an HTML page that needs nothing else.")] = None,
     device: Device = "auto",
 ) -> None:
-    """The nearest items of each modality by the cosine of u, nearest first."""
+    """The nearest items of each modality by the cosine of u, nearest first.
+
+    Example: skipmodal retrieve query my-index photo.jpg "A dog runs on the beach." --sheet sheet.html
+    """
     import numpy as np
 
     from skipmodal.checkpoint import load_checkpoint
