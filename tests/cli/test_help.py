@@ -10,6 +10,8 @@ from typer.main import get_command
 from skipmodal.cli.app import app
 from skipmodal.config import recipe_names
 
+SCRIPT = "import sys; sys.argv = ['skipmodal']; from skipmodal.cli.app import main; main()"
+
 
 def commands(group, name=""):
     for key, command in group.commands.items():
@@ -31,7 +33,7 @@ def test_every_command_has_an_example_of_options_that_it_has():
 
 def test_the_shell_completes_recipes():
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv = ['skipmodal']; from skipmodal.cli.app import main; main()"], capture_output=True, text=True,
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True,
         env={**os.environ, "_SKIPMODAL_COMPLETE": "complete_bash", "COMP_WORDS": "skipmodal train memory",
              "COMP_CWORD": "2"},
     )  # fmt: skip
