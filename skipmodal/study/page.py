@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import io
 import json
 import random
@@ -20,6 +19,7 @@ from skipmodal.errors import UserError
 from skipmodal.files import write_atomic
 from skipmodal.image import read_photo
 from skipmodal.study.score import MAX_ITEMS, MAX_TITLE, QUESTIONS, Key, KeyItem
+from skipmodal.templates import render
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SYSTEMS = (2, 6)  # fewest and most
@@ -153,10 +153,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 
 def _page(title: str, study: dict[str, object]) -> str:
-    """The template with its two gaps filled in one pass, so that what fills one can't open another."""
     data = json.dumps(study)
     for letter in "<>&":  # a script element ends at the first `</script`, wherever it stands
         data = data.replace(letter, f"\\u{ord(letter):04x}")
-    parts = {"title": html.escape(title), "study": data}
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda gap: parts[gap[1]], template)
+    return render("study.html.j2", title=title, study=data).decode()
