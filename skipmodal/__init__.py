@@ -1,6 +1,10 @@
 """skipmodal: skip-modal generation between image, text and speech."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before torch is loaded: threads that spin while they wait take the cores from whatever else runs, and from each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from skipmodal.translate import Translator, load

@@ -36,8 +36,11 @@ def evaluate(
     plots: Annotated[
         int, typer.Option(min=0, max=1000, help="Pictures of so many items, and of a run's learning curves, in --out.")
     ] = 0,
+    published: Annotated[
+        bool, typer.Option("--published", help="Beside ours the paper's own rows, each with whether it compares.")
+    ] = False,
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
-    wavs: Annotated[Path | None, typer.Option(help="Folder for the speech that was made.")] = None,
+    wavs: Annotated[Path | None, typer.Option(help="Folder for the speech; without it OUT/wavs.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
     beam: Beam = 4,
     max_seconds: MaxSeconds = 15.0,
@@ -76,7 +79,10 @@ def evaluate(
     other = PreparedDataset(against, features=translator.image.encoder != "none") if against else None
     if task == "vocabulary" and other:
         check_recordings(other)
-    for folder in filter(None, (out, wavs)):
+    makes_speech = task.endswith("speech") or task == "vocabulary"
+    wavs = wavs or (out / "wavs" if out and makes_speech else None)
+    photos = out / "photos" if out and task.startswith("img") else None
+    for folder in filter(None, (out, wavs, photos)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,13 +92,13 @@ def evaluate(
     with progress(total) as advance:
         report = measure(
             loaded, translator, task, dataset, other, transcriber=hear, wavs=wavs, then=speaker,
-            split=split, limit=limit, batch_size=batch_size, advance=advance,
+            photos=photos, split=split, limit=limit, batch_size=batch_size, advance=advance,
         )  # fmt: skip
-    print_report(report)
     if out is not None:
-        write_report(report, out)
+        write_report(report, out, published)
         shown = min(plots, limit or plots)
         write_page(report, out, make_plots(
             translator, dataset, task, shown, checkpoint, split=split, then=speaker, against=other
-        ) if plots else [])  # fmt: skip
+        ) if plots else [], published)  # fmt: skip
         print(f"wrote {out}", file=sys.stderr)
+    print_report(report, published)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skipmodal.cli.output import tell
 from skipmodal.errors import one_line
 from skipmodal.image import EncoderName
+from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
     from skipmodal.data.writer import PrepReport
@@ -62,6 +64,8 @@ def image_text(
     """Pictures with captions: Flickr8k, COCO captions, or a manifest.
 
     A manifest has columns image and text, optionally id and split. Killed, it resumes by the same command.
+
+    Example: skipmodal prep image-text flickr8k/ prepared/image-text --encoder efficientnet_lite2
     """
     from skipmodal.data.prepare import prepare_image_text
     from skipmodal.image import ImageConfig
@@ -70,7 +74,7 @@ def image_text(
         source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), licence=licence, val=val, test=test,
         limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
-    _print(report, out, dry_run)
+    _print(report, out, dry_run, val, test)
 
 
 @app.command("text-speech")
@@ -96,6 +100,8 @@ def text_speech(
 
     A manifest has columns audio and text, optionally id and split. Sentences to be spoken need no audio; two columns
     without names are id and text. Killed, it resumes by the same command.
+
+    Example: skipmodal prep text-speech sentences.tsv prepared/text-speech --speak flite:slt --power 1
     """
     from skipmodal.audio import AudioConfig
     from skipmodal.data.prepare import prepare_text_speech
@@ -105,7 +111,7 @@ def text_speech(
         max_chars=max_chars, trim_db=trim_db, licence=licence, val=val, test=test, limit=limit, jobs=jobs,
         device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
-    _print(report, out, dry_run)
+    _print(report, out, dry_run, val, test)
 
 
 @app.command("toy")
@@ -116,35 +122,34 @@ def toy(
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same data.")] = 0,
     size: Size = 64,
 ) -> None:
-    """Generated data to try everything with: coloured shapes, captions, and speech made of tones."""
+    """Generated data to try everything with: coloured shapes, captions, and speech made of tones.
+
+    Example: skipmodal prep toy prepared/toy
+    """
     from skipmodal.data.toy import prepare_toy
 
     print(prepare_toy(out, pictures=pictures, sentences=sentences, seed=seed, size=size))
     typer.echo(f"wrote {out}", err=True)
 
 
-def _print(report: "PrepReport", out: Path, dry_run: bool) -> None:
-    """The summary on stdout; where it was written on stderr."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
+def _print(report: "PrepReport", out: Path, dry_run: bool, val: float, test: float) -> None:
+    """The summary on stdout; where it was written, and what training or eval will miss, on stderr."""
     splits = ", ".join(f"{split} {report.kept[split]:,}" for split in ("train", "val", "test"))
-    table.add_row("kept", f"{report.kept.total():,}", splits)
-    for reason, count in report.dropped.most_common():
-        table.add_row("dropped", f"{count:,}", reason)
+    rows = [("kept", f"{report.kept.total():,}", splits)]
+    rows += [("dropped", f"{count:,}", reason) for reason, count in report.dropped.most_common()]
     if report.dropped_texts:
-        table.add_row("captions dropped", f"{report.dropped_texts:,}", "unusable, of pictures that are kept")
+        rows.append(("captions dropped", f"{report.dropped_texts:,}", "unusable, of pictures that are kept"))
     if report.seconds:
-        table.add_row("hours of audio", f"{report.seconds / 3600:.2f}", "before trimming" if dry_run else "")
+        rows.append(("hours of audio", f"{report.seconds / 3600:.2f}", "before trimming" if dry_run else ""))
     if report.trimmed:
         median = f"median {report.trimmed_median:.2f} a recording"
-        table.add_row("seconds of silence cut", f"{sum(report.trimmed):,.1f}", median)
-    console = Console(markup=False, highlight=False, emoji=False)
-    console.print(table)
+        rows.append(("seconds of silence cut", f"{sum(report.trimmed):,.1f}", median))
+    print_table(Table("", ("", "", ""), rows), right=(1,))
     for reason, examples in report.examples.items():
-        console.print(f"{reason}, for example:", *map(one_line, examples), sep="\n  ", soft_wrap=True)
+        print(f"{reason}, for example:", *map(one_line, examples), sep="\n  ")
+    for split, asked, use in (("val", val, "train needs two items"), ("test", test, "eval measures")):
+        if asked and not report.kept[split]:
+            tell(
+                f"warning: no item is in the split {split}, on which {use}; raise --{split}, or name it in the manifest"
+            )
     typer.echo("dry run: nothing written" if dry_run else f"wrote {out}", err=True)

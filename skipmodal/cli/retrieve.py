@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipmodal.cli.options import Device, Model
-from skipmodal.cli.output import json_line, print_table, printable, tell
+from skipmodal.cli.output import json_line, printable, tell
 from skipmodal.errors import UserError
+from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
     from skipmodal.retrieval.contact_sheet import Query
@@ -45,7 +46,10 @@ def build(
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded together.")] = 32,
     device: Device = "auto",
 ) -> None:
-    """Index prepared datasets and folders; what a query is compared with."""
+    """Index prepared datasets and folders; what a query is compared with.
+
+    Example: skipmodal retrieve build my-index photos/ prepared/text-speech
+    """
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
     from skipmodal.retrieval.index import build_index, identity
@@ -86,7 +90,10 @@ def query(
     sheet: Annotated[Path | None, typer.Option(help="A contact sheet: an HTML page that needs nothing else.")] = None,
     device: Device = "auto",
 ) -> None:
-    """The nearest items of each modality by the cosine of u, nearest first."""
+    """The nearest items of each modality by the cosine of u, nearest first.
+
+    Example: skipmodal retrieve query my-index photo.jpg "A dog runs on the beach." --sheet sheet.html
+    """
     import numpy as np
 
     from skipmodal.checkpoint import load_checkpoint
@@ -154,4 +161,5 @@ def _print(asked: "Query", hits: "list[Hit]", index: "Index", as_json: bool) -> 
         )
         for hit in hits
     ]  # fmt: skip
-    print_table(printable(asked.given), ("modality", "rank", "cosine", "text", "where"), rows, right=(1, 2))
+    table = Table(printable(asked.given), ("modality", "rank", "cosine", "text", "where"), rows)
+    print_table(table, right=(1, 2))

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skipmodal.cli.output import tell
 from skipmodal.errors import UserError
+from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
     from skipmodal.study.score import StudyReport
@@ -27,12 +29,14 @@ def make(
     """Write a page for the judges, which needs no network, and beside it study.key.json, which stays with you.
 
     Give the page to every judge; each sends back answers-JUDGE.json. All clips get the same loudness.
+
+    Example: skipmodal study make photos/ --system ours=spoken --system piecewise=spoken-piecewise -o study.html
     """
     from skipmodal.study.page import make_study
 
     key, unknown = make_study(photos, _systems(system), output, title=title, seed=seed)
     if unknown:
-        typer.echo(f"skipmodal: warning: {unknown} audio files belong to no photo and were left out", err=True)
+        tell(f"warning: {len(unknown)} audio files belong to no photo of {photos} and were left out, as {unknown[0]}")
     typer.echo(f"wrote {output} for the judges, and {key}, which they must not see", err=True)
 
 
@@ -43,7 +47,10 @@ def score(
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="All figures as JSON.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and the permutations.")] = 0,
 ) -> None:
-    """Percentages, deviations, intervals and tests from the judges' answers, beside the paper's own."""
+    """Percentages, deviations, intervals and tests from the judges' answers, beside the paper's own.
+
+    Example: skipmodal study score study.key.json answers-*.json -o study.json
+    """
     import json
     from dataclasses import asdict
 
@@ -73,27 +80,21 @@ def _systems(options: list[str]) -> dict[str, Path]:
 
 def _print(report: "StudyReport") -> None:
     """One table a question, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
     from skipmodal.study.score import PAPER, QUESTIONS
 
-    console = Console(markup=False, highlight=False, emoji=False)
-    console.print(f"{report.title}: {len(report.judges)} judges, {report.items} photos", soft_wrap=True)
+    print(f"{report.title}: {len(report.judges)} judges, {report.items} photos")
     for question in report.questions:
-        table = Table(title=f"{question.question}: {QUESTIONS[question.question]}", title_justify="left")
-        table.add_column("system")
-        for head in ("picked", "%", "sd of judges", "sd of photos", "95 % interval"):
-            table.add_column(head, justify="right")
+        rows = []
         for row in question.systems:
             deviations = ("-" if sd is None else f"{sd:.1f}" for sd in (row.sd_judges, row.sd_items))
             interval = "{:.1f} to {:.1f}".format(*row.interval)
-            table.add_row(row.system, str(row.chosen), f"{row.percent:.1f}", *deviations, interval)
-        console.print(table)
-        console.print(
+            rows.append((row.system, str(row.chosen), f"{row.percent:.1f}", *deviations, interval))
+        heads = ("system", "picked", "%", "sd of judges", "sd of photos", "95 % interval")
+        print_table(Table(f"{question.question}: {QUESTIONS[question.question]}", heads, rows), right=range(1, 6))
+        print(
             f"against equal choice: chi-square {question.chi_square:.2f}, p {question.p_chi_square:.2g} were all "
             f"judgements independent; p {question.p_judges:.2g} by judges, {question.p_items:.2g} by photos",
             f"{question.best} against {question.second}: exact binomial p {question.p_best:.2g}",
             "the paper's own system, on its own data: {:.1f} % (sd {:.1f})\n".format(*PAPER[question.question]),
-            sep="\n", soft_wrap=True,
-        )  # fmt: skip
+            sep="\n",
+        )

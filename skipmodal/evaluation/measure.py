@@ -28,7 +28,7 @@ FIGURES = {  # what a task may measure, by the names in its report; some need Ja
 def measure(
     checkpoint: Checkpoint, translator: Translator, task: str, dataset: PreparedDataset,
     against: PreparedDataset | None = None, *, transcriber: Transcriber | None = None, wavs: Path | None = None,
-    then: Translator | None = None, **options: Any,
+    photos: Path | None = None, then: Translator | None = None, **options: Any,
 ) -> Report:  # fmt: skip
     """Runs one task; `against` is for those in PAIRED, the options (`split`, `limit`, `batch_size`, `advance`) for all.
 
@@ -42,5 +42,7 @@ def measure(
         adversary = checkpoint.recipe.loss.adversary > 0
         return embedding.evaluate_embedding(translator, dataset, against, adversary=adversary, **options)
     said = "img2speech" if task == "vocabulary" else task
-    report = tasks.evaluate(translator, dataset, said, transcriber=transcriber, wavs=wavs, then=then, **options)
+    report = tasks.evaluate(
+        translator, dataset, said, transcriber=transcriber, wavs=wavs, photos=photos, then=then, **options
+    )
     return vocabulary_report(report, dataset, against) if task == "vocabulary" else report

@@ -1,5 +1,6 @@
 """What `skipmodal eval` measures: a model's output on a held-out split, scored against the split's texts."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, require
+from skipmodal.image import write_image
 from skipmodal.metrics.captions import score_captions, tokenise
 from skipmodal.metrics.java import java_scores
 from skipmodal.metrics.transcribe import SILENCE, Transcriber
@@ -42,14 +44,14 @@ class Report:
 
 def evaluate(
     translator: Translator, dataset: PreparedDataset, task: str, *, split: str = "test", limit: int | None = None,
-    transcriber: Transcriber | None = None, batch_size: int = 32, wavs: Path | None = None,
+    transcriber: Transcriber | None = None, batch_size: int = 32, wavs: Path | None = None, photos: Path | None = None,
     then: Translator | None = None, advance: Advance = lambda items: None,
 ) -> Report:  # fmt: skip
     """Runs one task over a split.
 
     With `then`, the Piecewise system of table 1: the first model writes a sentence and this one says it.
-    `wavs` is a folder for the speech that was made. Raises UserError where the data or the transcriber are missing
-    or of the wrong kind.
+    `wavs` is a folder for the speech that was made, `photos` for what was described. Raises UserError where the data or
+    the transcriber are missing or of the wrong kind.
     """
     if dataset.meta.kind != TASKS[task]:
         raise UserError(f"{dataset.path}: is a {dataset.meta.kind} dataset; {task} is measured on {TASKS[task]}")
@@ -70,9 +72,15 @@ def evaluate(
         results = _say(translator.decode(latent, "text"), then) if then else translator.decode(latent, target)
         for i, result, heard in zip(batch, results, _heard(results, transcriber, translator), strict=True):
             item = dataset.item(i)
-            details.append({"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)})
+            detail = {"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)}
+            name = re.sub(r"[^\w.-]", "_", item["id"])
             if wavs is not None and isinstance(result.value, np.ndarray):
-                write_audio(wavs / f"{item['id']}.wav", result.value, translator.audio.sample_rate)
+                detail["audio"] = str(wavs / f"{name}.wav")
+                write_audio(wavs / f"{name}.wav", result.value, translator.audio.sample_rate)
+            if photos is not None and source == "image":
+                detail["picture"] = str(photos / f"{name}.jpg")
+                write_image(photos / f"{name}.jpg", dataset.image(i))
+            details.append(detail)
         advance(len(batch))
     figures, notes = _figures(task, details)
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)

@@ -4,8 +4,8 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,36 +16,19 @@ from skipmodal.image import read_photo
 from skipmodal.modality import Modality
 from skipmodal.retrieval.index import Hit, Index
 from skipmodal.retrieval.sources import SHOWN_SIDE, read_sound
+from skipmodal.templates import render
 
 MAX_MEDIA_BYTES = 32_000_000  # of a sheet, as base64; the rest is named, not shown
 MAX_SECONDS = 15  # of a recording
 MAX_CHARACTERS = 300  # of a sentence or a file's name
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
-<title>Retrieval from {title}</title>
-<style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
-  color: #222; background: #fff }}
-section {{ border-top: 1px solid #ccc; display: flex; flex-wrap: wrap; gap: 2rem; padding: 1rem 0 }}
-section > div:last-child {{ flex: 1 1 16rem }}
-h2 {{ font-size: 1rem; margin: 0 0 .5rem }}
-.cells + h2 {{ margin-top: 1.5rem }}
-.cells {{ display: flex; flex-wrap: wrap; gap: 1rem }}
-figure {{ margin: 0; width: 11rem; overflow-wrap: anywhere }}
-img {{ display: block; max-width: 100%; max-height: 11rem }}
-audio {{ width: 100% }}
-blockquote {{ margin: 0; font-size: 1.05rem }}
-small {{ display: block; color: #666; font-variant-numeric: tabular-nums }}
-</style>
-<h1>Retrieval from {title}</h1>
-{body}
-</html>
-"""
+
+class Shown(NamedTuple):
+    """A picture or a recording inside the page, or why it isn't there."""
+
+    kind: Literal["image", "audio", ""]
+    src: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,68 +50,61 @@ class Sheet:
 
     index: Index
     problems: list[str] = field(default_factory=list)
-    _rows: list[str] = field(default_factory=list)
+    _rows: list[dict[str, Any]] = field(default_factory=list)
     _used: int = 0
 
     def add(self, query: Query, found: Sequence[tuple[Modality, Sequence[Hit]]]) -> None:
         """One row: the query, and what was found of each modality."""
-        media, path = "", Path(query.given)
+        media, path = Shown(""), Path(query.given)
         if query.modality == "image":
             media = self._show(query.given, lambda: _image(read_photo(path, SHOWN_SIDE)))
         elif query.modality == "speech":
             media = self._show(query.given, lambda: _audio(*read_sound(path)))
-        named = _quote(query.given) if query.modality == "text" else f"<small>{_short(query.given)}</small>"
-        groups = []
-        for modality, hits in found:
-            cells = "\n".join(map(self._cell, hits))
-            groups.append(f'<h2>{modality}</h2>\n<div class="cells">\n{cells}\n</div>')
-        asked = f"<div>\n<h2>query</h2>\n<figure>{media}{named}</figure>\n</div>"
-        self._rows.append("\n".join(["<section>", asked, "<div>", *groups, "</div>", "</section>"]))
+        given = _short(query.given)
+        groups = [(modality, [self._cell(hit) for hit in hits]) for modality, hits in found]
+        text = given if query.modality == "text" else ""
+        self._rows.append({"media": media, "text": text, "name": given, "groups": groups})
 
     def html(self) -> bytes:
         """The page, UTF-8."""
-        return _PAGE.format(title=_short(str(self.index.path)), body="\n".join(self._rows)).encode(errors="replace")
+        return render("sheet.html.j2", title=_short(str(self.index.path)), rows=self._rows)
 
-    def _cell(self, hit: Hit) -> str:
-        item, where, media = hit.item, self.index.where(hit.item), ""
+    def _cell(self, hit: Hit) -> dict[str, Any]:
+        item, where, media = hit.item, self.index.where(hit.item), Shown("")
         if item.modality == "image":
             media = self._show(where, lambda: _image(self.index.source(item).picture(item)))
         elif item.modality == "speech":
             media = self._show(where, lambda: _audio(*self.index.source(item).sound(item)))
-        text = _quote(item.text) if item.text else ""
-        return f"<figure>{media}{text}<small>{hit.rank}. {hit.score:.3f} {_short(where)}</small></figure>"
+        name = f"{hit.rank}. {hit.score:.3f} {_short(where)}"
+        return {"media": media, "text": _short(item.text or ""), "name": name}
 
-    def _show(self, where: str, load: Callable[[], str]) -> str:
-        """The element that `load` gives, where it can and the page has room."""
+    def _show(self, where: str, load: Callable[[], Shown]) -> Shown:
+        """What `load` gives, where it can and the page has room."""
         try:
-            element = load()
+            shown = load()
         except UserError as error:
             self.problems.append(str(error))
-            return "<p>not there any more</p>"
-        if self._used + len(element) > MAX_MEDIA_BYTES:
+            return Shown("", note="not there any more")
+        if self._used + len(shown.src) > MAX_MEDIA_BYTES:
             self.problems.append(f"{where}: not shown, the sheet is full")
-            return "<p>not shown, the sheet is full</p>"
-        self._used += len(element)
-        return element
+            return Shown("", note="not shown, the sheet is full")
+        self._used += len(shown.src)
+        return shown
 
 
-def _image(pixels: np.ndarray) -> str:
+def _image(pixels: np.ndarray) -> Shown:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return Shown("image", f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}")
 
 
-def _audio(wav: np.ndarray, rate: int) -> str:
+def _audio(wav: np.ndarray, rate: int) -> Shown:
     buffer = io.BytesIO()
     write_audio(buffer, wav[: MAX_SECONDS * rate], rate)
-    note = f"<small>the first {MAX_SECONDS} s</small>" if len(wav) > MAX_SECONDS * rate else ""
-    return f'<audio controls src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>{note}'
-
-
-def _quote(text: str) -> str:
-    return f"<blockquote>{_short(text)}</blockquote>"
+    note = f"the first {MAX_SECONDS} s" if len(wav) > MAX_SECONDS * rate else ""
+    return Shown("audio", f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}", note)
 
 
 def _short(text: str) -> str:
-    """Escaped, and of bounded length."""
-    return escape(text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…")
+    """Of bounded length."""
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"

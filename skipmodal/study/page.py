@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import io
 import json
 import random
@@ -20,6 +19,7 @@ from skipmodal.errors import UserError
 from skipmodal.files import write_atomic
 from skipmodal.image import read_photo
 from skipmodal.study.score import MAX_ITEMS, MAX_TITLE, QUESTIONS, Key, KeyItem
+from skipmodal.templates import render
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SYSTEMS = (2, 6)  # fewest and most
@@ -30,7 +30,9 @@ LOUDNESS = 0.05  # root mean square of a clip whose peaks allow it: the louder o
 SILENCE = 1e-3  # peak; what is below is left as it is
 
 
-def make_study(photos: Path, systems: Mapping[str, Path], out: Path, *, title: str, seed: int) -> tuple[Path, int]:
+def make_study(
+    photos: Path, systems: Mapping[str, Path], out: Path, *, title: str, seed: int
+) -> tuple[Path, list[Path]]:
     """Writes the page `out`, and beside it the key, which says whose each clip is.
 
     `systems` maps a name to a folder with one audio file a photo, of the photo's stem. An item's clips lie in the
@@ -38,7 +40,7 @@ def make_study(photos: Path, systems: Mapping[str, Path], out: Path, *, title: s
     JPEG without their metadata, clips 16-bit WAV, as loud as each other as far as their peaks allow.
     The same arguments make the same bytes.
 
-    Returns the path of the key, and how many audio files belonged to no photo and were left out.
+    Returns the path of the key, and the audio files that belonged to no photo and were left out.
     Raises UserError for what is missing, ambiguous, unreadable or too large, and where the key exists already.
     """
     key_path = out.with_suffix(".key.json")
@@ -79,7 +81,8 @@ def make_study(photos: Path, systems: Mapping[str, Path], out: Path, *, title: s
     page = _page(title, {"id": key.study, "questions": QUESTIONS, "items": shown}).encode()
     write_atomic(key_path, (key.model_dump_json(indent=1) + "\n").encode())  # first: no page without its key
     write_atomic(out, page)
-    unknown = sum(len(paths) for files in speech.values() for stem, paths in files.items() if stem not in pictures)
+    extra = (paths for files in speech.values() for stem, paths in files.items() if stem not in pictures)
+    unknown = [path for paths in extra for path in paths]
     return key_path, unknown
 
 
@@ -150,10 +153,7 @@ def _data_uri(kind: str, data: bytes) -> str:
 
 
 def _page(title: str, study: dict[str, object]) -> str:
-    """The template with its two gaps filled in one pass, so that what fills one can't open another."""
     data = json.dumps(study)
     for letter in "<>&":  # a script element ends at the first `</script`, wherever it stands
         data = data.replace(letter, f"\\u{ord(letter):04x}")
-    parts = {"title": html.escape(title), "study": data}
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda gap: parts[gap[1]], template)
+    return render("study.html.j2", title=title, study=data).decode()

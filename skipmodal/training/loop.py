@@ -30,6 +30,8 @@ from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
 from skipmodal.training.validation import validate
 
+SMALL = 3_000_000  # parameters: with fewer a step is too short to be shared by threads
+
 
 def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = None) -> Path:
     """Trains by the recipe and returns the folder of the latest checkpoint, `run/latest`.
@@ -67,6 +69,9 @@ def _train(
     init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)
     torch.manual_seed(recipe.train.seed)
     model = SkipModal(recipe.model, audio, image, _tokenizer(recipe, a, b, found or init)).to(device)
+    if device.type == "cpu":
+        small = sum(p.numel() for p in model.parameters()) < SMALL
+        torch.set_num_threads(recipe.train.threads or (1 if small else torch.get_num_threads()))
     if init_from is not None:
         model.load_state_dict(init_from.model.state_dict())
     elif found is None:

@@ -57,7 +57,9 @@ def test_dry_run_and_limit(source: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert not run(monkeypatch, "image-text", source, source.parent / "d", "--dry-run", "--limit", 2)
     printed, progress = capsys.readouterr()
     assert printed.split()[:2] == ["kept", "2"]
-    assert progress == "dry run: nothing written\n"
+    *warnings, last = progress.splitlines()
+    assert last == "dry run: nothing written"
+    assert [line.split(" split ")[1].split(",")[0] for line in warnings] == ["val", "test"]
     assert not (source.parent / "d").exists()
 
 

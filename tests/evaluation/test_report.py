@@ -1,4 +1,4 @@
-"""report.html: what report.md says, with pictures inside, and nothing from elsewhere."""
+"""report.html: what report.md says, with pictures inside, every item, and nothing from elsewhere."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from skipmodal.errors import UserError
-from skipmodal.evaluation.report import write_page, write_report
+from skipmodal.evaluation.report import print_report, write_page, write_report
 from skipmodal.evaluation.tasks import Report
 from skipmodal.plots import Picture
 
@@ -48,19 +48,46 @@ def report(**changes):
     return Report(**{**values, **changes})
 
 
-def test_the_page_has_the_tables_of_the_markdown(tmp_path):
+def test_the_page_has_the_table_of_the_markdown(tmp_path):
     noted = report(notes=["SPICE: no Java"])
-    write_report(noted, tmp_path)
-    write_page(noted, tmp_path)
-    text = (tmp_path / "report.html").read_text()
-    page = Page(text)
-    assert page.cells[:4] == ["figure", "value", "WER", "12.3"]
-    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "report.md").read_text().splitlines() if "|" in line]
-    assert page.cells == [cell for row in rows if "---" not in row for cell in row]
-    for name in ("report.html", "report.md"):
-        assert "not comparable" in (tmp_path / name).read_text()
-        assert "SPICE: no Java" in (tmp_path / name).read_text()
+    for published, cells in ((False, ["figure", "value", "WER", "12.3"]), (True, ["system", "WER", "comparable"])):
+        write_report(noted, tmp_path, published)
+        write_page(noted, tmp_path, published=published)
+        page = Page((tmp_path / "report.html").read_text())
+        markdown = (tmp_path / "report.md").read_text()
+        assert page.cells[: len(cells)] == cells
+        rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if "|" in line]
+        shown = [cell for row in rows if "---" not in row for cell in row]
+        assert page.cells == [cell for cell in shown if cell.strip(" |")]
+        assert ("no: other sentences and voices" in markdown) == published
+        assert "SPICE: no Java" in markdown
+    assert page.cells[3:6] == ["this checkpoint", "12.3", "DeepVoice3 (table 3)"]
     assert not (tmp_path / "plots").exists()
+
+
+def test_figures_that_nobody_published_are_not_lost(capsys):
+    print_report(report(figures={"WER": 1.0, "empty": 2}), published=True)
+    out = capsys.readouterr().out
+    assert out.count("measured on") == 1 and "this checkpoint also: empty 2" in out
+    print_report(report(task="retrieval", figures={"R@1": 1.0}), published=True)
+    assert "R@1" in capsys.readouterr().out
+
+
+def test_items_are_heard_and_compared_word_by_word_the_worst_first(tmp_path):
+    details = [
+        {"id": "good", "references": ["a dog", "a cat"], "text": "A cat.", "heard": "a cat"},
+        {"id": "bad", "references": ["a dog runs"], "text": "A dog.", "heard": "the dog",
+         "audio": f"{tmp_path}/w/b #.wav"},
+        {"id": "<b>", "references": ["a dog"], "text": "a dog", "picture": str(tmp_path / "photos" / "x.jpg")},
+    ]  # fmt: skip
+    write_report(report(details=details), tmp_path)
+    write_page(report(details=details), tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert text.index("bad: 2 of 3 words") < text.index("good: 0 of 2 words") < text.index("&lt;b&gt;: 0 of")
+    assert "<del>a</del> <ins>the</ins> dog <del>runs</del>" in text
+    assert 'src="w/b%20%23.wav"' in text and 'src="photos/x.jpg"' in text
+    assert str(tmp_path) not in text + (tmp_path / "items.jsonl").read_text()
+    assert details[1]["audio"].startswith(str(tmp_path))  # what was given stays as it is
 
 
 def test_pictures_are_files_and_lie_in_the_page(tmp_path, png):

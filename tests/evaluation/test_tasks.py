@@ -49,7 +49,7 @@ def test_every_task_reports(parts, task, tmp_path):
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["figures"] == report.figures
     markdown = (tmp_path / "out" / "report.md").read_text()
-    assert markdown.index("measured on 3 items") < markdown.index("published by Ma, McDuff and Song")
+    assert "measured on 3 items" in markdown
     assert len((tmp_path / "out" / "items.jsonl").read_text().splitlines()) == 3
     assert len(list(tmp_path.glob("*.wav"))) == 3 * task.endswith("speech")
 
