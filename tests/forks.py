@@ -14,7 +14,6 @@ def serve(path: str) -> None:
     """Answers one connection after the other, each by a fork, until it is killed."""
     import torch
 
-    import skipmodal.translate
     from skipmodal.cli.app import main
     from skipmodal.evaluation import embedding, report  # noqa: F401
     from skipmodal.training import loop  # noqa: F401

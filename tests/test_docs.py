@@ -25,7 +25,9 @@ PAGES = [
     "docs/howto/prepare.md", "docs/howto/train.md", "docs/howto/measure.md", "docs/howto/retrieve.md",
     "docs/howto/study.md", "docs/howto/demo.md", "docs/reference/python.md", "CONTRIBUTING.md",
 ]  # fmt: skip
-BLOCK = re.compile(r"(?:<!-- (?P<why>not run: .+|test) -->\n)?^ *```(?P<kind>sh|python)\n(?P<code>.*?)^ *```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<why>not run: .+|test) -->\n)?^ *```(?P<kind>sh|python)\n(?P<code>.*?)^ *```$", re.M | re.S
+)
 SHIM = """#!/bin/sh
 case "$1 $2" in
 "prep toy") set -- "$@" --pictures 40 --sentences 30 --size 16 ;;
@@ -134,6 +136,8 @@ def test_the_site_has_every_command_setting_and_function(site: Path):
 def test_the_site_asks_nothing_of_the_network(site: Path):
     for page in site.rglob("*.html"):
         fetched = re.findall(r"<(?:script|img|audio|source|iframe)[^>]*src=\"?(https?:[^\" >]+)", page.read_text())
-        fetched += re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preconnect)[^>]*href=\"?(https?:[^\" >]+)", page.read_text())
+        fetched += re.findall(
+            r"<link[^>]*rel=\"?(?:stylesheet|preconnect)[^>]*href=\"?(https?:[^\" >]+)", page.read_text()
+        )
         assert not fetched, f"{page.name}: {fetched}"
     assert (site / "gallery" / "cat.ogg").is_file()

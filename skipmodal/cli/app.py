@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, synthesis, train
+from skipmodal.cli import checkpoints, demo, evaluate, prep, retrieve, study, synthesis, train
 from skipmodal.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("info")(checkpoints.info)
 app.command("calibrate")(checkpoints.calibrate)
 app.command("export")(checkpoints.export)
+app.command("demo")(demo.demo)
 app.add_typer(study.app, name="study")
 synthesis.register(app)
 
