@@ -3,7 +3,9 @@
 Weights are safetensors, the trainer's state is read by torch's restricted loader (weights_only): no file runs code.
 """
 
+import io
 import math
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,8 +69,9 @@ def save_checkpoint(
     """
     try:
         _save(folder, checkpoint, card, trainer, half)
-    except (OSError, SafetensorError, RuntimeError) as error:  # a full disk is each of them
-        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from error
+    except OSError as error:
+        shutil.rmtree(_beside(folder, "partial"), ignore_errors=True)  # on a full disk it would stay in the way
+        raise UserError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
 
 
 def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
@@ -91,7 +94,9 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
     (partial / WORDS).write_text("".join(f"{word}\n" for word in checkpoint.model.tokenizer.words), encoding="utf-8")
     (partial / "card.md").write_text(card, encoding="utf-8")
     if trainer is not None:
-        torch.save(trainer, partial / "trainer.pt")
+        buffer = io.BytesIO()  # torch's own writing says of a full disk "enforce fail"
+        torch.save(trainer, buffer)
+        (partial / "trainer.pt").write_bytes(buffer.getbuffer())
     if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -100,7 +105,12 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
 
 
 def resolve_checkpoint(path: Path) -> Path:
-    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one."""
+    """The folder to load for `path`: a checkpoint, a run (its best, else its latest), or what a crash left of one.
+
+    `bundled` is the one that comes with the package, wherever the command runs.
+    """
+    if path == Path(BUNDLED.name):
+        return BUNDLED
     for folder in (path, path / "best", path / "latest"):
         for candidate in (folder, _beside(folder, "old")):
             if (candidate / "config.yaml").is_file():
@@ -158,6 +168,18 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
 
 
+def saved_recipe(path: Path) -> Recipe:
+    """The recipe that the checkpoint at `path` was trained with. Raises UserError where it can't be read."""
+    config = resolve_checkpoint(path) / "config.yaml"
+    try:
+        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        return recipe_of(tree["recipe"])
+    except ValidationError as error:
+        raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
+    except (OSError, UnicodeDecodeError, LookupError, TypeError) as error:
+        raise UserError(f"{config}: cannot be read ({error})") from error
+
+
 def add_confidence(path: Path, confidence: Confidence) -> Path:
     """Writes a calibration into the configuration of the checkpoint at `path`, and returns the checkpoint's folder.
 
@@ -199,7 +221,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def _read_words(path: Path) -> Tokenizer:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path}: too large for a vocabulary")
-    return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+    try:
+        return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -215,4 +240,4 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
+    return Path(f"{os.path.abspath(folder)}.{suffix}")  # `.` and `..` have names too

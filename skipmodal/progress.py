@@ -1,32 +1,35 @@
-"""The progress bar that prep, training and evaluation share."""
+"""The progress bar that everything long shares, and the lines that are told beside it."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
-SECONDS_A_LINE = 15.0  # between lines of progress where stderr is no terminal
+DELAY = 2.0  # seconds: what is done by then shows no bar
 
 
 @contextmanager
-def progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar where stderr is a terminal, else a line now and then; yields a function that advances it."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("rows", total=total, completed=done)
-            yield lambda rows: bar.advance(task, rows)
+def progress(total: int, done: int = 0, unit: str = "items") -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left where stderr is a terminal, else nothing; yields a function that advances it."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda items: None
         return
-    shown = time.monotonic()
+    from tqdm import tqdm
 
-    def advance(rows: int) -> None:
-        nonlocal shown, done
-        done += rows
-        if time.monotonic() - shown > SECONDS_A_LINE:
-            shown = time.monotonic()
-            print(f"{done} of {total} rows", file=sys.stderr, flush=True)
+    with tqdm(total=total, initial=done, unit=f" {unit}", delay=DELAY, leave=False, dynamic_ncols=True) as bar:
 
-    yield advance
+        def advance(items: int) -> None:
+            bar.update(items)
+
+        yield advance
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """One line, by default on stderr, above a bar that may be there."""
+    file = file or sys.stderr
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=file)
+    else:
+        file.write(line + "\n")

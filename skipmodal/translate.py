@@ -1,57 +1,56 @@
 """Translator: any modality in, any modality out, batched; the Python API behind the synthesis commands."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from skipmodal import image, text
-from skipmodal.audio import read_audio, spectrograms
+from skipmodal import image, inputs, text
+from skipmodal.audio import spectrograms
 from skipmodal.checkpoint import Checkpoint, load_checkpoint
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
 from skipmodal.modality import MODALITIES
+from skipmodal.models.decoders.speech import Speech
 from skipmodal.models.latent import Latent
 from skipmodal.models.search import Sentences
+from skipmodal.sentences import sentences
+from skipmodal.translation import Translation, join
 from skipmodal.vocoder import griffin_lim
+from skipmodal.words import Word, word_times
 
 MAX_CHARACTERS = 1000  # of an input sentence
-Input = Path | bytes | str | np.ndarray
-
-
-@dataclass
-class Translation:
-    """One result: a sentence, a waveform float32 (samples,), or a picture uint8 (S, S, 3)."""
-
-    value: str | np.ndarray
-    capped: bool  # the decoder hit its length cap before it stopped by itself
-    text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
-    score: float | None = None  # its mean log-probability a character
-    confidence: float | None = None  # what that is worth, of a picture and a calibrated model
+MAX_SECONDS = 60  # of an input recording
+Item = str | Path | bytes | np.ndarray | Tensor | Image.Image | tuple[Any, int]  # see `inputs`
+Items = list[Any] | Iterator[Any]
 
 
 def load(path: str | Path | None = None, device: str = "auto") -> "Translator":
     """A Translator from the folder of a checkpoint or of a training run (its best checkpoint, else the latest).
 
-    Without a path it is the bundled one.
-
-    Raises UserError if it is missing, damaged or of another format.
+    `bundled`, and no path, is the one that comes with the package. Raises UserError if it is missing, damaged or of
+    another format.
     """
     chosen = pick_device(device)
     return Translator(load_checkpoint(None if path is None else Path(path), chosen), chosen)
 
 
 class Translator:
-    """Translates lists of items between image, text and speech with one loaded model.
+    """Translates items between image, text and speech with one loaded model: one item, or a list of them.
 
-    Items are files (Path or str) or their bytes; text is str; arrays are accepted as they are: pictures uint8
-    (S, S, 3) at the model's input size, waveforms float32 at its sample rate. Results come in the order of the items,
-    and an item's result does not depend on what else is in the batch.
+    A picture is a file (str or Path), its bytes, a PIL image, or an array or tensor of any size: uint8 or floats from 0
+    to 1, (H, W), (H, W, channels) or (channels, H, W). Speech is a file, its bytes, or an array or tensor of floats
+    (samples,), alone at the model's sample rate or as (samples, Hz). Text is str; to be spoken it may have any length,
+    and is spoken sentence by sentence. Results come in the order of the items, and an item's result does not depend on
+    what else is in the batch.
     """
 
     def __init__(
@@ -62,76 +61,133 @@ class Translator:
         max_seconds: float = 10.0,
         max_text: int = 200,
         beam: int = 4,
+        pause: float = 0.3,
     ) -> None:
+        """Caps of a sentence's speech and of a text, the beam's width, and seconds of silence between sentences."""
         self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
         self.confidence, self.device = checkpoint.confidence, device
-        self.max_seconds, self.max_text, self.beam = max_seconds, max_text, beam
+        self.max_seconds, self.max_text, self.beam, self.pause = max_seconds, max_text, beam, pause
 
-    def img2speech(self, items: Iterable[Input]) -> list[Translation]:
-        return self.translate(items, "image", "speech")
-
-    def img2text(self, items: Iterable[Input]) -> list[Translation]:
+    @overload
+    def img2text(self, items: Item) -> Translation: ...
+    @overload
+    def img2text(self, items: Items) -> list[Translation]: ...
+    def img2text(self, items: Item | Items) -> Translation | list[Translation]:
         return self.translate(items, "image", "text")
 
-    def text2speech(self, items: Iterable[Input]) -> list[Translation]:
-        return self.translate(items, "text", "speech")
+    @overload
+    def img2speech(self, items: Item) -> Translation: ...
+    @overload
+    def img2speech(self, items: Items) -> list[Translation]: ...
+    def img2speech(self, items: Item | Items) -> Translation | list[Translation]:
+        return self.translate(items, "image", "speech")
 
-    def text2img(self, items: Iterable[Input]) -> list[Translation]:
+    @overload
+    def text2img(self, items: Item) -> Translation: ...
+    @overload
+    def text2img(self, items: Items) -> list[Translation]: ...
+    def text2img(self, items: Item | Items) -> Translation | list[Translation]:
         return self.translate(items, "text", "image")
 
-    def speech2text(self, items: Iterable[Input]) -> list[Translation]:
-        return self.translate(items, "speech", "text")
+    @overload
+    def text2speech(self, items: Item) -> Translation: ...
+    @overload
+    def text2speech(self, items: Items) -> list[Translation]: ...
+    def text2speech(self, items: Item | Items) -> Translation | list[Translation]:
+        return self.translate(items, "text", "speech")
 
-    def speech2img(self, items: Iterable[Input]) -> list[Translation]:
+    @overload
+    def speech2img(self, items: Item) -> Translation: ...
+    @overload
+    def speech2img(self, items: Items) -> list[Translation]: ...
+    def speech2img(self, items: Item | Items) -> Translation | list[Translation]:
         return self.translate(items, "speech", "image")
 
-    def translate(self, items: Iterable[Input], source: str, target: str) -> list[Translation]:
-        """One batch from a modality to another. Raises UserError for an item that can't be read."""
+    @overload
+    def speech2text(self, items: Item) -> Translation: ...
+    @overload
+    def speech2text(self, items: Items) -> list[Translation]: ...
+    def speech2text(self, items: Item | Items) -> Translation | list[Translation]:
+        return self.translate(items, "speech", "text")
+
+    @overload
+    def translate(self, items: Item, source: str, target: str) -> Translation: ...
+    @overload
+    def translate(self, items: Items, source: str, target: str) -> list[Translation]: ...
+    def translate(self, items: Item | Items, source: str, target: str) -> Translation | list[Translation]:
+        """One item or several from a modality to another.
+
+        Raises UserError for an item that can't be read, TypeError for what is none.
+        """
         for modality in (source, target):
             if modality not in MODALITIES:
                 raise ValueError(f"modality {modality!r} is unknown; there are: {', '.join(MODALITIES)}")
-        if isinstance(items, str | bytes | Path):
-            raise TypeError(f"items must be a list, not {type(items).__name__}; of one: [item]")
-        read = [self.read(item, source) for item in items]
-        return self.decode(self.encode(read, source), target, source) if read else []
+        several = inputs.is_batch(items)
+        given: list[Any] = list(items) if several else [items]  # type: ignore[arg-type]
+        results = []
+        for _, parts in groupby(self.stream(given, source, target), lambda part: part[0]):
+            found = []
+            for _, part in parts:
+                if isinstance(part, UserError):
+                    raise part
+                found.append(part)
+            results.append(join(found, self.pause))
+        return results if several else results[0]
 
-    def embed(self, items: Iterable[Input], modality: str) -> Tensor:
+    def stream(
+        self, items: Iterable[Item], source: str, target: str, batch_size: int = 16,
+        advance: Callable[[int], None] = lambda parts: None,
+    ) -> Iterator[tuple[int, Translation | UserError]]:  # fmt: skip
+        """The number of each item and its result, or why it has none, in order and as soon as a batch is done.
+
+        A text that is spoken gives a result for each of its sentences; `advance` hears how many of them are done.
+        """
+        waiting: list[tuple[int, Item, Tensor | UserError]] = []
+        for number, item in enumerate(items):
+            try:
+                waiting += [(number, part, self.read(part, source)) for part in _parts(item, source, target)]
+            except UserError as error:
+                waiting.append((number, item, error))
+            while len(waiting) >= batch_size:
+                yield from self._finish(waiting[:batch_size], source, target)
+                advance(batch_size)
+                del waiting[:batch_size]
+        yield from self._finish(waiting, source, target)
+        advance(len(waiting))
+
+    def _finish(
+        self, waiting: Sequence[tuple[int, Item, Tensor | UserError]], source: str, target: str
+    ) -> Iterator[tuple[int, Translation | UserError]]:
+        read = [item for _, _, item in waiting if isinstance(item, Tensor)]
+        results = iter(self.decode(self.encode(read, source), target, source) if read else ())
+        for number, given, item in waiting:
+            result = next(results) if isinstance(item, Tensor) else item
+            if isinstance(result, Translation) and source == "text" and result.capped and result.words is not None:
+                yield number, UserError(f"text {str(given)[:40]!r}...: takes more than {self.max_seconds:g} s")
+            else:
+                yield number, result
+
+    def embed(self, items: Iterable[Item], modality: str) -> Tensor:
         """Items of a modality -> unit vectors (B, d_k) of u, by whose products items of any modality are compared.
 
         Raises UserError for an item that can't be read, or a broken model.
         """
         return unit_vectors(self.encode([self.read(item, modality) for item in items], modality))
 
-    def read(self, item: Input, modality: str) -> Tensor:
+    def read(self, item: Item, modality: str) -> Tensor:
         """An item as the model takes it: picture (3, S, S), ids (L,), or waveform (samples,)."""
-        if modality == "text":
-            if not isinstance(item, str):
-                raise TypeError("text items are str")
-            sentence = text.normalise(item)
-            if not sentence:
-                raise UserError(f"text {item!r}: has no character that the model knows")
-            if len(sentence) > MAX_CHARACTERS:
-                raise UserError(f"text {item[:40]!r}...: {len(sentence)} characters, the limit is {MAX_CHARACTERS}")
-            return torch.tensor(text.encode(sentence))
-        if isinstance(item, str):
-            item = Path(item)
-        if isinstance(item, np.ndarray):
-            return self._from_array(item, modality)
-        if not isinstance(item, Path | bytes):
-            raise TypeError(f"items are files (Path or str), bytes or arrays, not {type(item).__name__}")
         if modality == "image":
-            return image.to_tensor(image.read_image(item, self.image))
-        return torch.from_numpy(read_audio(item, self.audio.sample_rate, max_seconds=60))
-
-    def _from_array(self, item: np.ndarray, modality: str) -> Tensor:
-        side = self.image.input_size
-        if modality == "image":
-            if item.dtype != np.uint8 or item.shape != (side, side, 3):
-                raise UserError(f"a picture array must be uint8 ({side}, {side}, 3), not {item.dtype} {item.shape}")
-            return image.to_tensor(item)
-        if item.ndim != 1 or not item.size or not np.issubdtype(item.dtype, np.floating) or not np.isfinite(item).all():
-            raise UserError(f"a waveform array must be finite floats (samples,), not {item.dtype} {item.shape}")
-        return torch.from_numpy(item.astype(np.float32))
+            return image.to_tensor(inputs.picture(item, self.image))
+        if modality == "speech":
+            return torch.from_numpy(inputs.waveform(item, self.audio, MAX_SECONDS))
+        if not isinstance(item, str):
+            raise TypeError(f"text is str, not {type(item).__name__}")
+        sentence = text.normalise(item)
+        if not sentence:
+            raise UserError(f"text {item!r}: has no character that the model knows")
+        if len(sentence) > MAX_CHARACTERS:
+            raise UserError(f"text {item[:40]!r}...: {len(sentence)} characters, the limit is {MAX_CHARACTERS}")
+        return torch.tensor(text.encode(sentence))
 
     @torch.inference_mode()
     def encode(self, items: Sequence[Tensor], modality: str) -> Latent:
@@ -158,9 +214,23 @@ class Translator:
         _check_finite(speech.linear)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
         said = self._sentences(behind, source) if behind else [Translation("", False)] * len(wavs)
+        words = self._words(speech, latent.ids if behind is None else behind.ids)
+        rate = self.audio.sample_rate
         return [
-            replace(sentence, value=_to_peak(wav.numpy()), capped=cut or sentence.capped)
-            for wav, cut, sentence in zip(wavs, speech.capped.tolist(), said, strict=True)
+            replace(
+                sentence, value=_to_peak(wav.numpy()), capped=cut or sentence.capped, sample_rate=rate, words=times
+            )
+            for wav, cut, sentence, times in zip(wavs, speech.capped.tolist(), said, words, strict=True)
+        ]  # fmt: skip
+
+    def _words(self, speech: Speech, ids: Tensor | None) -> list[list[Word] | None]:
+        """Of each item of speech when the words of its sentence ids (B, L) sound; None where it isn't known."""
+        if speech.alignment is None or ids is None:
+            return [None] * len(speech.lengths)
+        step = self.model.speech_decoder.r * self.audio.hop_length / self.audio.sample_rate
+        return [
+            word_times(text.decode(row), weights[:steps], step)
+            for row, weights, steps in zip(ids.tolist(), speech.alignment.cpu(), speech.steps.tolist(), strict=True)
         ]
 
     def _sentences(self, found: Sentences, source: str | None) -> list[Translation]:
@@ -172,6 +242,13 @@ class Translator:
             confidence = self.confidence(score) if self.confidence and source == "image" else None
             results.append(Translation(sentence, capped, sentence, score, confidence))
         return results
+
+
+def _parts(item: Item, source: str, target: str) -> list[Any]:
+    """A text that is spoken is spoken sentence by sentence, however long it is."""
+    if isinstance(item, str) and source == "text" and target == "speech":
+        return sentences(item) or [item]
+    return [item]
 
 
 def unit_vectors(latent: Latent) -> Tensor:

@@ -9,11 +9,14 @@ import torch
 os.environ.setdefault("COLUMNS", "200")  # help texts and tables are not wrapped
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits
 
-TINY_MODEL = {
+_TINY = {
     "n_k": 8, "d_k": 16, "heads": 2, "embedding": 16, "image_channels": [4, 4, 4, 8], "text_channels": 8,
-    "text_banks": 2, "speech_channels": [2, 4], "speech_gru": 8, "text_decoder": 8, "prenet": [8, 8],
-    "speech_decoder": 16, "postnet_channels": 8, "postnet_banks": 2,
+    "text_banks": 2, "speech_channels": [2, 4], "speech_gru": 8, "text_decoder": 8, "speech_decoder": 16,
+    "postnet_channels": 8, "postnet_banks": 2,
 }  # fmt: skip
+TINY_VECTOR = {"kind": "vector", **_TINY, "prenet": [8, 8]}
+TINY_TOKENS = {"kind": "tokens", **_TINY}
+TINY = {"vector": TINY_VECTOR, "tokens": TINY_TOKENS}  # by kind
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +31,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(toy: Path):
-    """A tiny Recipe on the toy world."""
+    """A tiny Recipe on the toy world, of the kind that its model names, `vector` by default."""
     from skipmodal.config import parse_recipe
 
     def make(**sections):
         tree = {
             "data": {"image_text": str(toy / "image-text"), "text_speech": str(toy / "text-speech"), "batch_size": 6},
-            "model": TINY_MODEL,
+            "model": TINY[sections.get("model", {}).get("kind", "vector")],
             "train": {
                 "max_steps": 4,
                 "log_every": 2,

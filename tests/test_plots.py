@@ -94,5 +94,5 @@ def test_curves_are_logarithmic_where_they_range_widely():
 
 def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'skipmodal\[train\]'"):
+    with pytest.raises(UserError, match="pip install matplotlib"):
         check_matplotlib()

@@ -5,36 +5,45 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.cli.options import Device
+from skipmodal.cli.options import CHECKPOINT, Device
 from skipmodal.errors import UserError
 
 
 def info(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a checkpoint or of a training run.", show_default="the bundled one"),
+        typer.Argument(help=CHECKPOINT, show_default="the bundled one"),
     ] = None,
 ) -> None:
-    """Print a checkpoint's card, its sizes, and its audio and image settings."""
+    """Print a checkpoint's card (data, licences, figures), its words and parameters, and its settings.
+
+    Example: skipmodal info runs/mine
+    """
     import torch
 
     from skipmodal.checkpoint import BUNDLED, load_checkpoint, read_card, resolve_checkpoint
 
     folder = resolve_checkpoint(checkpoint or BUNDLED)
     loaded = load_checkpoint(folder, torch.device("cpu"))
-    if card := read_card(folder / "card.md"):
-        typer.echo(card.rstrip() + "\n")
-    blocks = {name: sum(p.numel() for p in block.parameters()) for name, block in loaded.model.named_children()}
+    card = read_card(folder / "card.md") or "no card: its data, licences and figures are not known"
+    typer.echo(card.rstrip() + "\n")
+    model, recipe = loaded.model, loaded.recipe
+    blocks = {name: sum(p.numel() for p in block.parameters()) for name, block in model.named_children()}
     size = (folder / "model.safetensors").stat().st_size
-    typer.echo(f"{sum(blocks.values()):,} parameters, {size / 1e6:.1f} MB of weights")
+    typer.echo(f"{folder}: of kind {recipe.model.kind}, {sum(blocks.values()):,} parameters, {size / 1e6:.1f} MB")
     for name, parameters in blocks.items():
         typer.echo(f"  {name:<16}{parameters:>12,}")
+    words = f"{len(model.tokenizer.words):,} words whole, " if model.tokenizer.words else ""
+    typer.echo(f"writes: {words}66 characters")
+    sure = "calibrated on pictures" if loaded.confidence else "not calibrated (skipmodal calibrate)"
+    typer.echo(f"confidence: {sure}")
+    typer.echo(f"data: {recipe.data.image_text}, {recipe.data.text_speech}")
     typer.echo("audio: " + ", ".join(f"{key} {value}" for key, value in loaded.audio.model_dump().items()))
     typer.echo("image: " + ", ".join(f"{key} {value}" for key, value in loaded.image.model_dump().items()))
 
 
 def calibrate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     data: Annotated[Path, typer.Option(help="A prepared image-text dataset, none of it trained on.")],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "val",
     limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
@@ -43,7 +52,9 @@ def calibrate(
 ) -> None:
     """Fit how sure a checkpoint may be of what it says of a picture, and keep that in the checkpoint.
 
-    Its confidence is then in the lines of --json: the share of the content words that a person would have said too.
+    Its confidence is then beside each sentence: the share of the content words that a person would have said too.
+
+    Example: skipmodal calibrate runs/mine --data prepared/image-text --plot reliability.png
     """
     from skipmodal.checkpoint import add_confidence, load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
@@ -61,7 +72,7 @@ def calibrate(
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(checkpoint, chosen), chosen)
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
-    with progress(len(dataset.indices(split)[:limit]), 0) as advance:
+    with progress(len(dataset.indices(split)[:limit])) as advance:
         found = calibration.calibrate(translator, dataset, split=split, limit=limit, advance=advance)
     typer.echo(f"on {found.items} items that were not fitted: calibration error {found.error:.3f}")
     for expected, share in zip(found.expected, found.found, strict=True):
@@ -74,11 +85,14 @@ def calibrate(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     card: Annotated[Path | None, typer.Option(help="A Markdown file to use as the model card.")] = None,
 ) -> None:
-    """Write a checkpoint for synthesis alone: 16-bit weights and a card."""
+    """Write a checkpoint for synthesis alone: 16-bit weights and a card.
+
+    Example: skipmodal export runs/mine my-model
+    """
     from skipmodal.checkpoint import export_checkpoint, read_card
 
     if card and not card.is_file():

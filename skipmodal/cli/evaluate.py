@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds
-from skipmodal.errors import UserError
+from skipmodal.cli.options import CHECKPOINT, BatchSize, Beam, Device, MaxCharacters, MaxSeconds
+from skipmodal.errors import UserError, require
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     task: Annotated[
         Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding", "toy"],
         typer.Option(help="What."),
@@ -45,24 +45,26 @@ def evaluate(
     batch_size: BatchSize = 32,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint on a held-out split, beside the paper's own figures, which are of other data."""
+    """Measure a checkpoint on a held-out split; --published sets the paper's own figures beside.
+
+    Example: skipmodal eval bundled --task img2text --data prepared/image-text --out report
+    """
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
-    from skipmodal.evaluation import tasks
-    from skipmodal.evaluation.embedding import evaluate_embedding
+    from skipmodal.evaluation.measure import PAIRED, measure
     from skipmodal.evaluation.plots import check_plots, make_plots
     from skipmodal.evaluation.report import print_report, write_page, write_report
-    from skipmodal.evaluation.toy import evaluate_toy
-    from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
+    from skipmodal.evaluation.vocabulary import check_recordings
     from skipmodal.metrics.transcribe import Transcriber
     from skipmodal.progress import progress
-    from skipmodal.retrieval.recall import evaluate_retrieval
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)
-    if against and task not in ("vocabulary", "retrieval", "embedding", "toy"):
+    if against and task not in PAIRED:
         raise UserError(f"--against: {task} takes one dataset")
+    if task == "embedding":
+        require("eval --task embedding", sklearn="scikit-learn")
     hear = Transcriber(transcriber, cache) if transcriber else None
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
     loaded = load_checkpoint(checkpoint, chosen)
@@ -81,27 +83,11 @@ def evaluate(
             raise UserError(f"{folder}: cannot be made ({error.strerror or error})") from error
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
     total *= 2 if task == "toy" else 1
-    with progress(total, 0) as advance:
-        if task == "retrieval":
-            report = evaluate_retrieval(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
-            )
-        elif task == "toy":
-            report = evaluate_toy(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
-            )
-        elif task == "embedding":
-            report = evaluate_embedding(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size,
-                adversary=loaded.recipe.loss.adversary > 0, advance=advance,
-            )  # fmt: skip
-        else:
-            report = tasks.evaluate(
-                translator, dataset, "img2speech" if task == "vocabulary" else task, split=split, limit=limit,
-                transcriber=hear, batch_size=batch_size, wavs=wavs, then=speaker, advance=advance,
-            )  # fmt: skip
-            if task == "vocabulary":
-                report = vocabulary_report(report, dataset, other)
+    with progress(total) as advance:
+        report = measure(
+            loaded, translator, task, dataset, other, transcriber=hear, wavs=wavs, then=speaker,
+            split=split, limit=limit, batch_size=batch_size, advance=advance,
+        )  # fmt: skip
     print_report(report)
     if out is not None:
         write_report(report, out)

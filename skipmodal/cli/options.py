@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+CHECKPOINT = "Folder of a checkpoint or of a training run, or bundled: the one that comes with the package."
 Model = Annotated[
     Path | None,
-    typer.Option("--model", "-m", help="Folder of a checkpoint or of a training run.", show_default="the bundled one"),
+    typer.Option("--model", "-m", help=CHECKPOINT, show_default="the bundled one"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Inputs decoded together.")]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skipmodal.errors import one_line
 from skipmodal.image import EncoderName
 
 if TYPE_CHECKING:
@@ -145,5 +146,5 @@ def _print(report: "PrepReport", out: Path, dry_run: bool) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     console.print(table)
     for reason, examples in report.examples.items():
-        console.print(f"{reason}, for example:", *examples, sep="\n  ", soft_wrap=True)
+        console.print(f"{reason}, for example:", *map(one_line, examples), sep="\n  ", soft_wrap=True)
     typer.echo("dry run: nothing written" if dry_run else f"wrote {out}", err=True)

@@ -1,6 +1,5 @@
 """`skipmodal retrieve`: index pictures, sentences and recordings once, then ask by any of them."""
 
-import json
 import os
 import sys
 from enum import StrEnum
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipmodal.cli.options import Device, Model
+from skipmodal.cli.output import json_line, print_table, printable, tell
 from skipmodal.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def build(
         nonlocal left_out
         left_out += 1
         if left_out <= LISTED:
-            _tell(f"left out: {reason}")
+            tell(f"left out: {reason}")
 
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(model, chosen), chosen)
     meta = build_index(out, sources, translator, identity(model), split=split, batch_size=batch_size, skip=skip)
     if left_out > LISTED:
-        _tell(f"left out: {left_out} in all")
+        tell(f"left out: {left_out} in all")
     counts = ", ".join(f"{modality} {count}" for modality, count in meta.counts.items())
     print(f"wrote {out} ({counts})", file=sys.stderr)
 
@@ -117,14 +117,14 @@ def query(
     if sheet is not None:
         write_atomic(sheet, page.html())
         for problem in page.problems[:LISTED]:
-            _tell(f"warning: {problem}")
+            tell(f"warning: {problem}")
         print(f"wrote {sheet}", file=sys.stderr)
 
 
 def _query(given: str, kind: str | None) -> "Query":
     """What is asked for, its kind by the file's suffix; what is no file is a sentence."""
+    from skipmodal.modality import modality_of
     from skipmodal.retrieval.contact_sheet import Query
-    from skipmodal.retrieval.sources import modality_of
 
     by_name = modality_of(given)
     if kind:
@@ -145,24 +145,13 @@ def _print(asked: "Query", hits: "list[Hit]", index: "Index", as_json: bool) -> 
         for hit in hits:
             record: dict[str, Any] = {"query": asked.given, "rank": hit.rank, "cosine": round(hit.score, 6)}
             record |= hit.item.model_dump(exclude_none=True) | {"source": index.meta.sources[hit.item.source].path}
-            sys.stdout.write(json.dumps(record) + "\n")
+            print(json_line(record))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=_printable(asked.given), title_justify="left")
-    for head in ("modality", "rank", "cosine", "text", "where"):
-        table.add_column(head, justify="right" if head in ("rank", "cosine") else "left", overflow="fold")
-    for hit in hits:
-        text, where = _printable(hit.item.text or ""), _printable(index.where(hit.item))
-        table.add_row(hit.item.modality, str(hit.rank), f"{hit.score:.3f}", text, where)
-    Console(markup=False, emoji=False, highlight=False).print(table)
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _tell(message: str) -> None:
-    sys.stderr.write(f"skipmodal: {message}\n")
+    rows = [
+        (
+            hit.item.modality, str(hit.rank), f"{hit.score:.3f}", printable(hit.item.text or ""),
+            printable(index.where(hit.item)),
+        )
+        for hit in hits
+    ]  # fmt: skip
+    print_table(printable(asked.given), ("modality", "rank", "cosine", "text", "where"), rows, right=(1, 2))

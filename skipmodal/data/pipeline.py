@@ -92,7 +92,7 @@ class Pipeline:
         pool = ThreadPoolExecutor(self.jobs or os.cpu_count())
         waiting: deque[Callable[[], list[Loaded | Dropped]]] = deque()
         try:
-            with progress(len(self.rows), done) as advance:
+            with progress(len(self.rows), done, "rows") as advance:
                 for start in range(done, len(self.rows) + AHEAD * BLOCK, BLOCK):
                     waiting.append(self._submit(pool, self.rows[start : start + BLOCK]))
                     if len(waiting) > AHEAD and (block := waiting.popleft()()):

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from skipmodal.demo.show import draw_seen, draw_speech, to_image, translate, word_times
+from skipmodal.demo.show import draw_seen, draw_speech, to_image, translate
 from skipmodal.errors import UserError
 from skipmodal.translate import Translator
 
@@ -93,21 +93,17 @@ def _from_photo(translator: Translator, path: str | None) -> tuple[Any, ...]:
         raise UserError("no photo yet: drop one, or take one with the webcam")
     result, latent = translate(translator, Path(path), "image", "speech")
     sentence = result.text or ""
-    words = word_times(translator, latent, sentence)
     seen = draw_seen(translator, Path(path), latent, sentence) if sentence else None
     confidence = "not calibrated" if result.confidence is None else f"{result.confidence:.2f}"
     rate, wav = translator.audio.sample_rate, result.value
-    sound = to_image(draw_speech(wav, translator.audio, words))  # type: ignore[arg-type]
+    sound = to_image(draw_speech(wav, translator.audio, result.words or ()))  # type: ignore[arg-type]
     return sentence, confidence, (rate, _samples(wav)), sound, to_image(seen) if seen else None
 
 
 def _from_text(translator: Translator, sentence: str) -> tuple[Any, ...]:
-    from skipmodal.text import normalise
-
-    result, latent = translate(translator, sentence, "text", "speech")
-    (picture,) = translator.decode(latent, "image", "text")
-    words = word_times(translator, latent, normalise(sentence))
-    sound = to_image(draw_speech(result.value, translator.audio, words))  # type: ignore[arg-type]
+    result = translator.text2speech(sentence)
+    picture = translator.text2img(sentence)
+    sound = to_image(draw_speech(result.value, translator.audio, result.words or ()))  # type: ignore[arg-type]
     return (translator.audio.sample_rate, _samples(result.value)), sound, picture.value
 
 

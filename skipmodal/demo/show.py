@@ -1,8 +1,9 @@
 """What the page shows of a translation: sound as samples and as a figure, and where each word was seen."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ from skipmodal import image, text
 from skipmodal.audio import AudioConfig, spectrograms
 from skipmodal.models.latent import Latent
 from skipmodal.plots import draw_words, to_png
-from skipmodal.translate import Input, Translation, Translator
+from skipmodal.translate import Item, Translator
+from skipmodal.translation import Translation
+from skipmodal.words import Word
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,44 +23,14 @@ if TYPE_CHECKING:
 PHOTO_SIDE = 256  # pixels of the photo under each word's attention
 
 
-class Word(NamedTuple):
-    """A word and its stretch of time, in seconds."""
-
-    word: str
-    begin: float
-    end: float
-
-
-def translate(translator: Translator, item: Input, source: str, target: str) -> tuple[Translation, Latent]:
-    """One item, and its latent."""
+def translate(translator: Translator, item: Item, source: str, target: str) -> tuple[Translation, Latent]:
+    """One item, and its latent; what is spoken is one sentence."""
     latent = translator.encode([translator.read(item, source)], source)
     (result,) = translator.decode(latent, target, source)
     return result, latent
 
 
-@torch.inference_mode()
-def word_times(translator: Translator, latent: Latent, sentence: str) -> list[Word]:
-    """When each word of what `decode` has said is heard: the durations that the speech decoder gave its characters.
-
-    Empty where a model speaks from its latent alone. The search for the sentence runs once more: it finds the same.
-    """
-    audio = translator.audio
-    frames = int(translator.max_seconds * audio.sample_rate / audio.hop_length)
-    speech, _ = translator.model.generate_speech(latent, frames, translator.max_text, translator.beam)
-    if speech.alignment is None:
-        return []
-    weights = speech.alignment[0, : int(speech.steps[0]), : len(sentence)].cpu().numpy()
-    seconds = translator.model.speech_decoder.r * audio.hop_length / audio.sample_rate
-    ends = weights.sum(0).cumsum() * seconds
-    words, start = [], 0
-    for part in sentence.split(" "):
-        end = start + len(part)
-        words.append(Word(part, float(ends[start - 1]) if start else 0.0, float(ends[end - 1])))
-        start = end + 1
-    return words
-
-
-def draw_speech(wav: np.ndarray, audio: AudioConfig, words: list[Word]) -> "Figure":
+def draw_speech(wav: np.ndarray, audio: AudioConfig, words: Sequence[Word]) -> "Figure":
     """The waveform, and the mel spectrogram with each word under its stretch of time."""
     from matplotlib.figure import Figure
 
@@ -73,7 +46,7 @@ def draw_speech(wav: np.ndarray, audio: AudioConfig, words: list[Word]) -> "Figu
         for axes in (wave, bands):
             axes.axvline(word.begin, color="0.6", linewidth=0.6)
     if words:
-        middles, names = [(word.begin + word.end) / 2 for word in words], [word.word for word in words]
+        middles, names = [(word.begin + word.end) / 2 for word in words], [word.text for word in words]
         bands.set_xticks(middles, names, rotation=35 if len(words) > 8 else 0)
         bands.tick_params(axis="x", length=0)
     return figure

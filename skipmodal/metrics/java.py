@@ -20,7 +20,7 @@ def java_scores(
     """
     package = importlib.util.find_spec("pycocoevalcap")
     if package is None or package.submodule_search_locations is None:
-        return {}, ["METEOR and SPICE: pycocoevalcap is not installed (pip install 'skipmodal[metrics]')"]
+        return {}, ["METEOR and SPICE: pycocoevalcap is not installed (pip install pycocoevalcap)"]
     if shutil.which("java") is None:
         return {}, ["METEOR and SPICE: there is no java on the PATH"]
     said = {key: [" ".join(tokenise(text))] for key, text in hypotheses.items()}

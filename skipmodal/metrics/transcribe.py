@@ -4,7 +4,6 @@ Silence is never fed to a recogniser, which would invent words: its transcript i
 """
 
 import hashlib
-import importlib.util
 import io
 import json
 import shlex
@@ -16,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from skipmodal.audio import write_audio
-from skipmodal.errors import UserError
+from skipmodal.audio import resample, write_audio
+from skipmodal.errors import UserError, require
 
 SILENCE = 1e-3  # peak; -60 dB
 ENGINES = (
@@ -25,8 +24,8 @@ ENGINES = (
     "or command:PROGRAM (gets a wav's path, prints the text)"
 )
 PACKAGES = {  # module, and what installs it
-    "faster-whisper": ("faster_whisper", "'skipmodal[asr]'"),
-    "pocketsphinx": ("pocketsphinx", "'skipmodal[asr]'"),
+    "faster-whisper": ("faster_whisper", "faster-whisper"),
+    "pocketsphinx": ("pocketsphinx", "pocketsphinx"),
     "whisper": ("whisper", "openai-whisper"),
     "wav2vec2": ("transformers", "transformers"),
 }
@@ -47,9 +46,8 @@ class Transcriber:
         if name not in makers or (name != "pocketsphinx") != bool(argument):
             raise UserError(f"transcriber {spec!r}: expected {ENGINES}")
         self.spec = spec
-        module, install = PACKAGES.get(name, ("subprocess", ""))
-        if importlib.util.find_spec(module) is None:
-            raise UserError(f"transcriber {name}: not installed (pip install {install})")
+        if name in PACKAGES:
+            require(f"transcriber {name}", **dict([PACKAGES[name]]))
         self._make: Callable[[], Engine] = lambda: makers[name](argument)
         self._engine: Engine | None = None
         self._path = cache
@@ -104,7 +102,7 @@ def _faster_whisper(name: str) -> Engine:
         raise UserError(f"transcriber faster-whisper:{name}: cannot be loaded ({_line(error)})") from error
 
     def hear(wav: np.ndarray, rate: int) -> str:
-        segments, _ = model.transcribe(_resampled(wav, rate), language="en", beam_size=1, without_timestamps=True)
+        segments, _ = model.transcribe(resample(wav, rate, RATE), language="en", beam_size=1, without_timestamps=True)
         return " ".join(segment.text for segment in segments)
 
     return hear
@@ -120,7 +118,7 @@ def _whisper(name: str) -> Engine:
 
     def hear(wav: np.ndarray, rate: int) -> str:
         options = {"language": "en", "temperature": 0.0, "without_timestamps": True}
-        return str(model.transcribe(_resampled(wav, rate), fp16=model.device.type == "cuda", **options)["text"])
+        return str(model.transcribe(resample(wav, rate, RATE), fp16=model.device.type == "cuda", **options)["text"])
 
     return hear
 
@@ -139,7 +137,7 @@ def _wav2vec2(name: str) -> Engine:
 
     @torch.inference_mode()
     def hear(wav: np.ndarray, rate: int) -> str:
-        inputs = processor(_resampled(wav, rate), sampling_rate=RATE, return_tensors="pt")
+        inputs = processor(resample(wav, rate, RATE), sampling_rate=RATE, return_tensors="pt")
         best = model(inputs.input_values).logits.argmax(-1)
         return str(processor.batch_decode(best)[0]).lower()
 
@@ -152,7 +150,7 @@ def _pocketsphinx(_: str) -> Engine:
     decoder = Decoder(loglevel="FATAL")
 
     def hear(wav: np.ndarray, rate: int) -> str:
-        samples = (np.clip(_resampled(wav, rate), -1, 1) * 32767).astype("<i2")
+        samples = (np.clip(resample(wav, rate, RATE), -1, 1) * 32767).astype("<i2")
         decoder.start_utt()
         decoder.process_raw(samples.tobytes(), full_utt=True)
         decoder.end_utt()
@@ -185,11 +183,3 @@ def _command(line: str) -> Engine:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _resampled(wav: np.ndarray, rate: int) -> np.ndarray:
-    if rate == RATE:
-        return wav
-    import librosa
-
-    return np.asarray(librosa.resample(wav, orig_sr=rate, target_sr=RATE), dtype=np.float32)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from skipmodal.errors import require
 from skipmodal.text import normalise
 
 _SPELLINGS = {
@@ -49,6 +50,7 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRa
     A compound counts as the same word apart and together, "cell phone" and "cellphone", but not in characters. Items
     whose reference is empty are left out.
     """
+    require("word error rates", jiwer="jiwer")
     import jiwer
 
     pairs = [(normalise_transcript(r), normalise_transcript(h)) for r, h in zip(references, hypotheses, strict=True)]

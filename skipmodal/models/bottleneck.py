@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.latent import Encoded, Latent
-from skipmodal.models.layers import MaskedBatchNorm, RunningNorm, length_mask
+from skipmodal.models.layers import MaskedBatchNorm, Packing, RunningNorm, length_mask
 
 
 class ModalityTransformer(nn.Module):
@@ -94,14 +94,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, encoded: Sequence[Encoded]) -> list[Latent]:
         """All valid tokens go through T together, so its norm has one statistic for all modalities."""
-        masks = [length_mask(part.lengths, part.e.shape[1]) for part in encoded]
-        z = self.transformer(torch.cat([part.e[mask] for part, mask in zip(encoded, masks, strict=True)]))
-        counts = [int(part.lengths.sum()) for part in encoded]
-        parts = zip(encoded, masks, z.split(counts), self.memory(z).split(counts), strict=True)
-        return [Latent(_pad(z, mask), _pad(u, mask), part.lengths, part.rate) for part, mask, z, u in parts]
-
-
-def _pad(tokens: Tensor, mask: Tensor) -> Tensor:
-    """(sum of valid, width) -> (B, N, width), zeros in the padding."""
-    padded = tokens.new_zeros(*mask.shape, tokens.shape[1])
-    return padded.masked_scatter(mask[:, :, None], tokens)
+        packings = [Packing(length_mask(part.lengths, part.e.shape[1])) for part in encoded]
+        z = self.transformer(torch.cat([packing.pack(part.e) for part, packing in zip(encoded, packings, strict=True)]))
+        counts = [len(packing.places) for packing in packings]
+        parts = zip(encoded, packings, z.split(counts), self.memory(z).split(counts), strict=True)
+        return [Latent(packing.pad(z), packing.pad(u), part.lengths, part.rate) for part, packing, z, u in parts]

@@ -13,6 +13,23 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
+class Packing:
+    """Between padded sequences (B, T, ...) and their valid places (N, ...) alone."""
+
+    def __init__(self, mask: Tensor) -> None:
+        """mask (B, T) bool, true where valid."""
+        self.shape, self.places = mask.shape, mask.flatten().nonzero()[:, 0]
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, ...) -> (N, ...)."""
+        return x.flatten(0, 1).index_select(0, self.places)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(N, ...) -> (B, T, ...), zeros in the padding."""
+        padded = x.new_zeros(self.shape.numel(), *x.shape[1:])
+        return padded.index_copy(0, self.places, x).unflatten(0, self.shape)
+
+
 class _Sum(torch.autograd.Function):
     """The sum over all processes, through which gradients go back to all of them."""
 
@@ -49,7 +66,7 @@ def gather_over_processes(x: Tensor) -> Tensor:
 
 def mean(values: Tensor) -> Tensor:
     """The mean over the positions of all processes."""
-    return ratio(values.sum(), values.new_tensor(float(values.numel())))
+    return ratio(values.float().sum(), torch.tensor(float(values.numel()), device=values.device))
 
 
 def ratio(total: Tensor, count: Tensor) -> Tensor:
@@ -74,12 +91,13 @@ class _Norm(nn.modules.batchnorm._BatchNorm):
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) of x (N, C, ...) over all processes; the running ones move towards them."""
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        x = x.to(self.running_mean)  # not in 16 bits
         dims = [0, *range(2, x.dim())]
         count = sum_over_processes(x.new_tensor(float(x.numel() // x.shape[1])))
         mean = sum_over_processes(x.sum(dims)) / count
         centred = x - mean.view(1, -1, *[1] * (x.dim() - 2))
         variance = sum_over_processes(centred.square().sum(dims)) / count
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
             momentum = 0.1 if self.momentum is None else self.momentum
@@ -101,10 +119,8 @@ class MaskedBatchNorm(_Norm):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
             return super().forward(x)
-        valid = super().forward(x[mask])
-        return torch.zeros(x.shape, dtype=valid.dtype, device=x.device).masked_scatter(
-            mask.view(*mask.shape, *[1] * (x.dim() - 2)).expand_as(x), valid
-        )
+        packing = Packing(mask)
+        return packing.pad(super().forward(packing.pack(x)))
 
 
 class RunningNorm(_Norm):

@@ -13,8 +13,9 @@ from PIL import Image
 from skipmodal.audio import write_audio
 from skipmodal.errors import UserError
 from skipmodal.image import read_photo
+from skipmodal.modality import Modality
 from skipmodal.retrieval.index import Hit, Index
-from skipmodal.retrieval.sources import SHOWN_SIDE, Modality, read_sound
+from skipmodal.retrieval.sources import SHOWN_SIDE, read_sound
 
 MAX_MEDIA_BYTES = 32_000_000  # of a sheet, as base64; the rest is named, not shown
 MAX_SECONDS = 15  # of a recording

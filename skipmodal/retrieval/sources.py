@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,15 +15,10 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.sources import inside, read_lines
 from skipmodal.errors import UserError
 from skipmodal.image import read_photo
+from skipmodal.modality import SUFFIXES, Modality, modality_of
 from skipmodal.retrieval.recall import embed
 from skipmodal.translate import Translator, unit_vectors
 
-Modality = Literal["image", "text", "speech"]
-SUFFIXES: dict[Modality, tuple[str, ...]] = {
-    "image": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    "text": (".txt",),
-    "speech": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
-}
 SHOWN_SIDE = 256  # pixels of the longer side of a picture that is shown
 SHOWN_RATE = 16000  # Hz of a recording that is played
 Count = Annotated[int, Field(ge=0)]
@@ -68,10 +63,10 @@ def open_source(path: Path, number: int, features: bool, split: str | None = Non
 
     `number` is its place among the index's sources, `features` as in PreparedDataset.
     """
-    if (path / "dataset.yaml").is_file() or (path / "journal.jsonl").is_file():
+    if os.path.isfile(path / "dataset.yaml") or os.path.isfile(path / "journal.jsonl"):  # unlike Path's, never raising
         return DatasetSource(PreparedDataset(path, features), number, split)
-    if not path.is_dir():
-        raise UserError(f"{path}: {'is a file; give its folder' if path.exists() else 'no such folder'}")
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: {'is a file; give its folder' if os.path.exists(path) else 'no such folder'}")
     return FolderSource(path, number)
 
 
@@ -180,15 +175,9 @@ class FolderSource:
 
     def _file(self, item: Item) -> Path:
         file = inside(self.path, item.path or "")
-        if file is None or not file.is_file():
+        if file is None or not os.path.isfile(file):
             raise UserError(f"{self.path / (item.path or '')}: no such file any more; build the index again")
         return file
-
-
-def modality_of(name: str) -> Modality | None:
-    """What a file of that name holds."""
-    suffix = os.path.splitext(name)[1].lower()
-    return next((modality for modality, suffixes in SUFFIXES.items() if suffix in suffixes), None)
 
 
 def read_sound(path: Path) -> tuple[np.ndarray, int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import numpy as np
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, require
 
 QUESTIONS = {
     "content": "Which sample has the most accurate content for this photo?",
@@ -202,6 +202,7 @@ def score(key: Key, answers: Sequence[Answers], seed: int = 0) -> StudyReport:
     which keeps what hangs together. Claim a difference only where both are small; few judges can't make `p_judges` so.
     The best system is picked by looking, and no p-value is corrected for three questions.
     """
+    require("study score", scipy="scipy")
     scores = [_score_question(key, choices(key, answers, question), question, seed) for question in QUESTIONS]
     return StudyReport(key.study, key.title, [one.judge for one in answers], len(key.items), scores)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skipmodal.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
-from skipmodal.config import OptimConfig, Recipe, TokensModel, TrainConfig
+from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
@@ -25,7 +25,7 @@ from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
 from skipmodal.training.losses import total_loss
 from skipmodal.training.monitor import Monitor
-from skipmodal.training.resume import find_latest, load_fitting, origin, restore, trainer_state
+from skipmodal.training.resume import find_latest, load_fitting, origin, own_run, restore, trainer_state
 from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
 from skipmodal.training.validation import validate
@@ -41,7 +41,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = N
     in a row. Under `torchrun` every process takes its share of each batch.
     """
     device = distributed.own_device(pick_device(recipe.train.device))
-    with distributed.join(device) as processes:
+    with distributed.join(device) as processes, own_run(run, processes.first):
         return _train(recipe, run, resume, init, device, processes)
 
 
@@ -60,10 +60,8 @@ def _train(
     found = find_latest(latest)
     if (found is not None or (run / "best").exists()) and not resume:
         raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
+    if found is None and (run / "best").exists():
+        raise UserError(f"{run}: has a best checkpoint but no latest to go on from; give another --run")
 
     started_from = origin(init, found)
     init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)
@@ -196,7 +194,7 @@ def _train(
             if stopping:
                 monitor.say(f"stopped at step {step}; --resume auto goes on from here")
                 raise KeyboardInterrupt
-        monitor.say(f"{latest}: step {step}, {skipped} skipped, best validation loss {best:.4g}")
+        monitor.say(f"{latest}: step {step}, {skipped} skipped{_so_far(best)}")
     return latest
 
 
@@ -236,9 +234,10 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
     """That of the checkpoint to start from, or the most frequent words of the texts that are trained on."""
     if start is not None:
         return load_tokenizer(start)
-    words = recipe.model.words if isinstance(recipe.model, TokensModel) else 0
     trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
-    return Tokenizer.learn((text for each in trained for i in each.indices("train") for text in each.texts(i)), words)
+    return Tokenizer.learn(
+        (text for each in trained for i in each.indices("train") for text in each.texts(i)), recipe.model.words
+    )
 
 
 def _set_training(model: SkipModal, only: Sequence[str]) -> None:
@@ -304,12 +303,13 @@ def _stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _so_far(best: float) -> str:
+    """Nothing before the first validation."""
+    return f"; best validation loss {best:.4g}" if math.isfinite(best) else ""
+
+
 def _card(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, step: int, best: float) -> str:
-    lines = [
-        "# Model card",
-        "",
-        f"- trained for {step} steps of {recipe.data.batch_size} items; best validation loss {best:.4g}",
-    ]
+    lines = ["# Model card", "", f"- trained for {step} steps of {recipe.data.batch_size} items{_so_far(best)}"]
     for name, dataset in (("image-text", a), ("text-speech", b)):
         counts = ", ".join(f"{split} {n}" for split, n in dataset.meta.items.items())
         lines.append(

@@ -29,8 +29,8 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None, wanted
     `linear` (Nb, T, n_linear) are the post-net's targets; needed where the batch has speech.
     """
     losses = {}
-    for name in wanted:
-        loss = _LOSSES[name](outputs, batch, linear) if name in _LOSSES else None
+    for name, compute in _LOSSES.items():  # in one order, as several processes have to sum over each other
+        loss = compute(outputs, batch, linear) if name in wanted else None
         if loss is not None:
             losses[name] = loss
     if "adversary" in wanted and outputs.game is not None:

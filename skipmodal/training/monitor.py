@@ -1,5 +1,6 @@
 """What is shown while training: progress, log lines, TensorBoard scalars, plots, audio and captions."""
 
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -7,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from skipmodal import image, text
@@ -17,6 +16,7 @@ from skipmodal.data.batches import Batch
 from skipmodal.models.bottleneck import Memory
 from skipmodal.models.system import SkipModal
 from skipmodal.plots import draw_sound, draw_weights
+from skipmodal.progress import say
 from skipmodal.vocoder import griffin_lim
 
 SAMPLE_SECONDS = 10.0  # cap of a free-running sample
@@ -27,34 +27,37 @@ class Monitor:
     """Progress on stderr, and TensorBoard events in the run's folder where TensorBoard is installed."""
 
     def __init__(self, run: Path, step: int, steps: int, shown: bool = True) -> None:
-        self.console = Console(stderr=True, quiet=not shown)
-        self._progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"),
-            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
-        )  # fmt: skip
-        self._task = self._progress.add_task("", total=steps, completed=step)
+        self._shown, self._counts = shown, (step, steps)
+        self._bar: Any = None  # where stderr is a terminal
         self._writer = _summary_writer(run, step) if shown else None
         if self._writer is None:
-            self.say("TensorBoard or matplotlib is not installed: no curves or plots (pip install 'skipmodal[train]')")
+            self.say("no curves or plots: TensorBoard or matplotlib is missing (pip install tensorboard matplotlib)")
         self._clock = (time.perf_counter(), step)
 
     def __enter__(self) -> "Monitor":
-        self._progress.start()
+        if self._shown and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            step, steps = self._counts
+            self._bar = tqdm(total=steps, initial=step, unit=" steps", leave=False, dynamic_ncols=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._bar is not None:
+            self._bar.close()
         if self._writer is not None:
             self._writer.close()
 
     def say(self, message: str) -> None:
         """One line for the user."""
-        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+        if self._shown:
+            say(message)
 
     def step(self, step: int) -> None:
-        self._progress.update(self._task, completed=step)
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
 
     def scalars(self, group: str, step: int, values: dict[str, float]) -> None:
         """Logs values under `group/name`; a `train` group also measures the speed since the last one."""
@@ -63,8 +66,9 @@ class Monitor:
             values = {**values, "steps_per_second": (step - self._clock[1]) / max(now - self._clock[0], 1e-9)}
             self._clock = (now, step)
         line = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._progress.update(self._task, description=f"loss {values['loss']:.4g}" if "loss" in values else "")
-        if group != "train" or not self.console.is_terminal:
+        if self._bar is not None and "loss" in values:
+            self._bar.set_postfix_str(f"loss {values['loss']:.4g}")
+        if group != "train" or self._bar is None:
             self.say(f"{group} {step}: {line}")
         if self._writer is not None:
             for name, value in values.items():

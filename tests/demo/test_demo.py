@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -176,10 +175,11 @@ def test_what_is_not_installed_is_said(missing, message, monkeypatch):
         app.main()
 
 
-def test_words_follow_each_other_to_the_end_of_the_sound():
+def test_each_word_is_drawn_where_it_sounds():
     translator = translate.load(device="cpu")
     result, latent = show.translate(translator, PHOTO, "image", "speech")
-    words = show.word_times(translator, latent, result.text)
-    assert [word.word for word in words] == result.text.split()
-    assert all(a.end <= b.begin < b.end for a, b in pairwise(words))
-    assert words[0].begin == 0 and words[-1].end <= len(result.value) / translator.audio.sample_rate + 0.1
+    sound = show.draw_speech(result.value, translator.audio, result.words)
+    ticks = sound.axes[1].get_xticks()
+    assert [label.get_text() for label in sound.axes[1].get_xticklabels()] == result.text.split()
+    assert all(word.begin < tick < word.end for word, tick in zip(result.words, ticks, strict=True))
+    assert show.to_image(show.draw_seen(translator, PHOTO, latent, result.text)).width > 500

@@ -8,18 +8,18 @@ from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.embedding import embed, evaluate_embedding, probe, project
-from skipmodal.models import build_model
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
 from skipmodal.translate import Translator
-from tests.conftest import TINY_MODEL
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
 
-@pytest.fixture(params=[False, True], ids=["vectors", "tokens"])
+@pytest.fixture(params=["vector", "tokens"])
 def world(toy, recipe, request):
     a, b = PreparedDataset(toy / "image-text"), PreparedDataset(toy / "text-speech")
-    settings = recipe(model={**TINY_MODEL, "tokens": request.param})
+    settings = recipe(model={"kind": request.param})
     torch.manual_seed(0)
-    model = build_model(settings.model, b.meta.audio, a.meta.image).eval()
+    model = SkipModal(settings.model, b.meta.audio, a.meta.image, Tokenizer()).eval()
     return a, b, Translator(Checkpoint(model, settings, b.meta.audio, a.meta.image), torch.device("cpu"))
 
 
@@ -45,19 +45,18 @@ def test_rows_are_means_over_an_items_own_tokens(world):
     texts = [a.texts(i)[0] for i in items_a[:4]] + [b.texts(i)[0] for i in items_b[4:7]]
     for place, sentence in enumerate(texts):  # an item's row doesn't depend on the others
         latent = translator.encode([translator.read(sentence, "text")], "text")
-        u = latent if isinstance(latent, torch.Tensor) else latent.u.mean(1)
-        np.testing.assert_allclose(found.u["text"][place], u[0], atol=1e-5)
+        np.testing.assert_allclose(found.u["text"][place], latent.u.mean(1)[0], atol=1e-5)
     wav = b.wav(items_b[6]).astype(np.float32) / 32768
     with torch.no_grad():
         caught = []
-        translator.model.transformer.register_forward_hook(lambda module, args, z: caught.append(z))
+        translator.model.bottleneck.transformer.register_forward_hook(lambda module, args, z: caught.append(z))
         translator.encode([translator.read(wav, "speech")], "speech")
     np.testing.assert_allclose(found.z["speech"][6], caught[0].mean(0), atol=1e-5)
 
 
 def test_c_is_asked_about_the_modalities_at_hand(world):
     a, b, translator = world
-    last = translator.model.classifier.layers[-1]
+    last = translator.model.adversary.layers[-1]
     last.weight.data.zero_()
     last.bias.data = torch.tensor([2.0, 1.0, 3.0])  # speech, and where there is none, image
     assert [float(rows.mean()) for rows in embed(translator, a, split="train", limit=6).named.values()] == [1, 0]

@@ -14,17 +14,18 @@ from skipmodal.errors import UserError
 from skipmodal.evaluation.report import write_report
 from skipmodal.evaluation.tasks import evaluate, repeats
 from skipmodal.metrics.wer import error_rates
-from skipmodal.models import build_model
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
 from skipmodal.translate import Translation, Translator
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_TOKENS
 
 
 @pytest.fixture
 def parts(toy):
     a, b = PreparedDataset(toy / "image-text"), PreparedDataset(toy / "text-speech")
-    recipe = parse_recipe({"model": {**TINY_MODEL, "tokens": True}}, "tiny")
+    recipe = parse_recipe({"model": TINY_TOKENS}, "tiny")
     torch.manual_seed(0)
-    model = build_model(recipe.model, b.meta.audio, a.meta.image).eval()
+    model = SkipModal(recipe.model, b.meta.audio, a.meta.image, Tokenizer()).eval()
     checkpoint = Checkpoint(model, recipe, b.meta.audio, a.meta.image)
     return a, b, Translator(checkpoint, torch.device("cpu"), max_seconds=1, max_text=20, beam=1)
 

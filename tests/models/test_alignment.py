@@ -1,11 +1,11 @@
-"""Alignment and durations: against every way there is through a short sentence, and by what they must add up to."""
+"""Alignment, durations and the guide: against every way through a short sentence, and by what they add up to."""
 
 from itertools import combinations, pairwise
 
 import pytest
 import torch
 
-from skipmodal.models.alignment import BLANK, Aligner, align, forward_sum, spread
+from skipmodal.models.alignment import BLANK, Aligner, align, forward_sum, guided_attention, spread
 
 
 def ways(frames, characters):
@@ -58,7 +58,7 @@ def test_the_forward_sum_is_that_of_all_ways():
         total -= torch.logsumexp(torch.stack(sums), 0)
     scores.requires_grad_()
     loss = forward_sum(scores, lengths, mel_lengths)
-    torch.testing.assert_close(loss, total / 7)
+    torch.testing.assert_close(loss, total)
     loss.backward()
     assert torch.isfinite(scores.grad).all() and scores.grad[0].any()
 
@@ -80,7 +80,7 @@ def test_an_aligner_learns_where_sounds_lie():
 
     for _ in range(300):
         ids, lengths, mel, mel_lengths, _ = draw(16)
-        forward_sum(aligner(ids, lengths, mel, mel_lengths), lengths, mel_lengths).backward()
+        (forward_sum(aligner(ids, lengths, mel, mel_lengths), lengths, mel_lengths) / mel_lengths.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()
     ids, lengths, mel, mel_lengths, durations = draw(50)
@@ -107,3 +107,25 @@ def test_each_step_has_its_characters_and_where_in_them_it_lies(r):
 def test_durations_need_not_be_whole():
     weights, _ = spread(torch.tensor([[1.25, 0.5, 2.25]]), 2, 2)
     torch.testing.assert_close(weights[0], torch.tensor([[0.625, 0.25, 0.125], [0.0, 0.0, 1.0]]))
+
+
+def test_the_guide_is_small_on_the_diagonal_and_ignores_padding():
+    steps, tokens = torch.tensor([8, 4]), torch.tensor([4, 4])
+    along = torch.arange(8) / steps[:, None]
+    diagonal = torch.zeros(2, 8, 4)
+    diagonal[0, range(8), [s // 2 for s in range(8)]] = 1
+    diagonal[1, range(4), range(4)] = 1
+    small = guided_attention(diagonal, along, steps, tokens)
+    assert small / steps.sum() < 0.1
+    assert guided_attention(diagonal.flip(2), along, steps, tokens) > 5 * small
+    wasted = diagonal.clone()
+    wasted[1, 4:, 0] = 1  # steps that do not exist
+    torch.testing.assert_close(guided_attention(wasted, along, steps, tokens), small)
+
+
+def test_the_guide_follows_steps_of_unequal_length():
+    weights = torch.eye(4)[[0, 3]][None]  # a word of three tokens, then one of one token
+    steps, tokens = torch.tensor([2]), torch.tensor([4])
+    even, uneven = torch.tensor([[0, 0.5]]), torch.tensor([[0, 0.75]])
+    assert guided_attention(weights, uneven, steps, tokens) == 0
+    assert guided_attention(weights, even, steps, tokens) / 2 > 0.1

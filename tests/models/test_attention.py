@@ -1,10 +1,10 @@
-"""Attention against a direct evaluation, its positions, and the guide."""
+"""Attention against a direct evaluation, and its positions."""
 
 import math
 
 import torch
 
-from skipmodal.models.attention import Attention, guided_attention, sinusoids
+from skipmodal.models.attention import Attention, sinusoids
 
 
 def test_attention_is_softmax_of_scaled_products_over_valid_tokens():
@@ -35,25 +35,3 @@ def test_each_head_looks_a_character_further_and_tokens_without_order_are_equal(
         assert weights[0, head].argmax(1).tolist() == list(range(head, 30, 3))
     _, weights = attention(torch.randn(1, 10, 4), steps, attention.remember(memory, torch.zeros(1, 30), mask))
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / 30))
-
-
-def test_the_guide_is_small_on_the_diagonal_and_ignores_padding():
-    steps, tokens = torch.tensor([8, 4]), torch.tensor([4, 4])
-    along = torch.arange(8) / steps[:, None]
-    diagonal = torch.zeros(2, 8, 4)
-    diagonal[0, range(8), [s // 2 for s in range(8)]] = 1
-    diagonal[1, range(4), range(4)] = 1
-    small = guided_attention(diagonal, along, steps, tokens)
-    assert small < 0.1
-    assert guided_attention(diagonal.flip(2), along, steps, tokens) > 5 * small
-    wasted = diagonal.clone()
-    wasted[1, 4:, 0] = 1  # steps that do not exist
-    torch.testing.assert_close(guided_attention(wasted, along, steps, tokens), small)
-
-
-def test_the_guide_follows_steps_of_unequal_length():
-    weights = torch.eye(4)[[0, 3]][None]  # a word of three tokens, then one of one token
-    steps, tokens = torch.tensor([2]), torch.tensor([4])
-    even, uneven = torch.tensor([[0, 0.5]]), torch.tensor([[0, 0.75]])
-    assert guided_attention(weights, uneven, steps, tokens) == 0
-    assert guided_attention(weights, even, steps, tokens) > 0.1

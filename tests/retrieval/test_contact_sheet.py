@@ -12,7 +12,6 @@ from PIL import Image
 from skipmodal.retrieval import contact_sheet
 from skipmodal.retrieval.contact_sheet import Query, Sheet
 from skipmodal.retrieval.index import ORDER, Index, build_index
-from skipmodal.retrieval.recall import vectors
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
 EVIL = "<script>alert('x')</script> & \"a\" dog"
@@ -51,7 +50,7 @@ def index(parts, tmp_path):  # noqa: F811
 def sheet(index, translator, *queries):
     made = Sheet(index)
     for query in queries:
-        u = vectors(translator.encode([translator.read(query.item, query.modality)], query.modality)).numpy()
+        u = translator.embed([query.item], query.modality).numpy()
         made.add(query, [(name, index.search(u, name, 3)[0]) for name in ORDER])
     return made
 

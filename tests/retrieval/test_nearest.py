@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.errors import UserError
+from skipmodal.models.latent import Latent
 from skipmodal.retrieval import nearest
 from skipmodal.retrieval.nearest import ranks, top_k
-from skipmodal.retrieval.recall import check_finite
+from skipmodal.translate import unit_vectors
 
 
 @pytest.fixture(params=[(1, 1), (3, 7), (1000, 1000)])
@@ -112,5 +113,6 @@ def test_faiss_finds_the_same(blocks, monkeypatch):
 
 
 def test_vectors_without_numbers_are_refused():
+    bad = torch.full((3, 1, 4), torch.nan)
     with pytest.raises(UserError, match="not finite numbers"):
-        check_finite(torch.full((3, 4), torch.nan))
+        unit_vectors(Latent(bad, bad, torch.ones(3, dtype=torch.long)))

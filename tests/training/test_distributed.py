@@ -6,41 +6,83 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
-from skipmodal.checkpoint import load_trainer
 from skipmodal.config import dump_recipe
+from skipmodal.training.resume import _load_trainer as load_trainer
 
-AVERAGE = """
+SHARED = """
 import torch
 from skipmodal.errors import UserError
 from skipmodal.training import distributed
-with distributed.join(torch.device("cpu")) as processes:
-    model = torch.nn.Linear(1, 1)
-    idle = torch.nn.Linear(2, 2)
-    torch.nn.init.zeros_(model.weight)
+
+class Step(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = torch.nn.Linear(1, 1), torch.nn.Linear(2, 2)
+        self.register_buffer("own", torch.tensor(float(processes.rank)))
+
+    def forward(self, rows, idle):
+        loss = (self.used(rows) * rows).mean()
+        return loss + self.idle.weight.sum() if idle else loss
+
+cpu = torch.device("cpu")
+with distributed.join(cpu) as processes:
+    step = Step()
+    torch.nn.init.constant_(step.used.weight, processes.rank)
+    shared = processes.share(step, cpu)
+    assert step.used.weight.item() == 0  # the first one's
+    assert step.own == processes.rank  # buffers stay
     rows = torch.tensor([[1.0], [2.0], [3.0], [4.0]])[processes.rank :: processes.count]
-    (model(rows) * rows).mean().backward()
-    both = torch.nn.ModuleList([model, idle])
-    processes.average_gradients(both)
-    assert model.weight.grad.item() == 7.5, model.weight.grad  # mean of the squares
-    assert idle.weight.grad is None  # no process reached it
-    if processes.rank == 0:
-        idle.weight.sum().backward()
-    processes.average_gradients(idle)
-    assert (idle.weight.grad == 0.5).all()
-    torch.nn.init.constant_(model.weight, processes.rank)
-    processes.start_alike(model, 3, torch.device("cpu"))
-    assert model.weight.item() == 0
+    shared(rows, False).backward()
+    assert step.used.weight.grad.item() == 7.5, step.used.weight.grad  # mean of the squares
+    assert step.idle.weight.grad is None or not step.idle.weight.grad.any()  # no process reached it
+    shared(rows, processes.rank == 0).backward()
+    assert (step.idle.weight.grad == 0.5).all()
+    processes.check_alike(3, cpu)
     try:
-        processes.start_alike(model, processes.rank, torch.device("cpu"))
+        processes.check_alike(processes.rank, cpu)
     except UserError:
         pass
     else:
         raise AssertionError("different steps")
-    assert processes.any(processes.rank == 1, torch.device("cpu"))
-    assert not processes.any(False, torch.device("cpu"))
+    assert processes.any(processes.rank == 1, cpu)
+    assert not processes.any(False, cpu)
+"""
+
+
+STEPS = """
+import sys, torch
+from pathlib import Path
+from skipmodal.config import load_recipe
+from skipmodal.data.batches import TrainingBatches
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.models.system import SkipModal
+from skipmodal.tokenizer import Tokenizer
+from skipmodal.training import distributed
+from skipmodal.training.losses import total_loss
+from skipmodal.training.step import TrainingStep
+
+recipe, cpu = load_recipe(sys.argv[1]), torch.device("cpu")
+a, b = PreparedDataset(recipe.data.image_text), PreparedDataset(recipe.data.text_speech)
+with distributed.join(cpu) as processes:
+    torch.manual_seed(processes.rank)
+    model = SkipModal(recipe.model, b.meta.audio, a.meta.image, Tokenizer())
+    step = processes.share(TrainingStep(model, b.meta.audio, recipe.loss, None), cpu)
+    stream = TrainingBatches(a, b, recipe.data, model.tokenizer, 0, processes.rank, processes.count)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    losses = []
+    for number in range(5):
+        loss = total_loss(step(stream[number]), recipe.loss.weights(), 0.5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    path = Path(sys.argv[2]) / f"{processes.rank}-of-{processes.count}.pt"
+    buffers = dict(model.named_buffers())
+    torch.save({"losses": torch.stack(losses), "buffers": buffers, "weights": dict(model.named_parameters())}, path)
 """
 
 
@@ -87,9 +129,30 @@ def torchrun(*args: object, fresh: Path | None = None) -> subprocess.CompletedPr
 
 
 def test_gradients_are_averaged_and_flags_shared(tmp_path: Path):
-    (tmp_path / "average.py").write_text(AVERAGE)
-    done = torchrun(tmp_path / "average.py")
+    (tmp_path / "shared.py").write_text(SHARED)
+    done = torchrun(tmp_path / "shared.py")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["vector", "tokens"])
+def test_two_processes_take_the_steps_of_one(recipe, tmp_path: Path, kind):
+    model = {"kind": kind, "dropout": 0.0, "speech_dropout": 0.0, "prenet_dropout": 0.0}
+    loss = {"text_from_text": 0.5, "contrastive": 0.2, "distance": 0.5}
+    loss |= {"guided_attention": 1.0} if kind == "tokens" else {}
+    chosen = recipe(data={"batch_size": 8, "linear_frames": 8}, model=model, loss=loss)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(dump_recipe(chosen)))
+    (tmp_path / "steps.py").write_text(STEPS)
+    done = torchrun(tmp_path / "steps.py", tmp_path / "recipe.yaml", tmp_path)
+    assert done.returncode == 0, done.stderr
+    alone = [sys.executable, str(tmp_path / "steps.py"), str(tmp_path / "recipe.yaml"), str(tmp_path)]
+    subprocess.run(alone, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
+    for part in ("buffers", "weights"):
+        assert first[part].keys() == one[part].keys()
+        for name, value in one[part].items():
+            assert torch.equal(first[part][name], second[part][name]), name
+            torch.testing.assert_close(first[part][name], value, rtol=1e-5, atol=1e-5, msg=name)
+    torch.testing.assert_close((first["losses"] + second["losses"]) / 2, one["losses"], rtol=1e-5, atol=1e-5)
 
 
 def test_training_by_two_processes_writes_one_run(recipe, tmp_path: Path):

@@ -6,16 +6,18 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
 from skipmodal.errors import UserError
-from skipmodal.models.token_decoders import Latent
+from skipmodal.models.latent import Latent
+from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.loop import train
 from skipmodal.training.self_critical import DRAWS, SelfCritical
-from tests.models.test_tokens import TOKENS, tiny_model
+from tests.models.tiny import tiny_model
 
 CAPTIONS = [["a dog runs", "the dog is running"], ["two men", "two men sit"], ["red car"]]
 
 
 def latent(seed=0):
-    return Latent(torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(seed)), torch.tensor([3, 3]), 0.0)
+    u = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(seed))
+    return Latent(u, u, torch.tensor([3, 3]))
 
 
 def test_what_scores_above_the_other_draws_becomes_likelier(monkeypatch):
@@ -26,10 +28,10 @@ def test_what_scores_above_the_other_draws_becomes_likelier(monkeypatch):
 
     def likelihoods():
         with torch.no_grad():
-            log_p = decoder.eval()(latent().repeat(DRAWS), ids)[0].log_softmax(-1)
+            log_p = decoder.eval()(latent().rows(torch.arange(2).repeat_interleave(DRAWS)), ids).logits.log_softmax(-1)
         return (log_p.gather(2, ids[:, :, None])[:, :, 0] * (ids != text.PAD)).sum(1)
 
-    critic, before = SelfCritical(CAPTIONS, 20), likelihoods()
+    critic, before = SelfCritical(CAPTIONS, Tokenizer(), 20), likelihoods()
     decoder.train()
     optimizer = torch.optim.SGD(decoder.parameters(), lr=0.01)
     loss, reward = critic(decoder, latent(), CAPTIONS[:2])
@@ -43,7 +45,7 @@ def test_what_scores_above_the_other_draws_becomes_likelier(monkeypatch):
 
 
 def test_a_caption_that_breaks_off_is_worth_less():
-    critic = SelfCritical(CAPTIONS, 20)
+    critic = SelfCritical(CAPTIONS, Tokenizer(), 20)
     ids = torch.tensor([text.encode("two men"), [*text.encode("two men")[:-1], text.PAD]])
     ended, broken = critic._rewards(torch.cat([ids, ids]), CAPTIONS[1:2])[0, :2].tolist()
     assert ended > broken > 0
@@ -52,11 +54,11 @@ def test_a_caption_that_breaks_off_is_worth_less():
 def test_training_on_it_raises_the_reward():
     torch.manual_seed(0)
     decoder = tiny_model(text_decoder=32).text_decoder
-    critic = SelfCritical(CAPTIONS, 12)
+    critic = SelfCritical(CAPTIONS, Tokenizer(), 12)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=0.02)
     target = pad_sequence([torch.tensor(text.encode(each[0])) for each in CAPTIONS[:2]], batch_first=True)
     for _ in range(15):  # some likelihood first: nothing is learned from draws that are all worth nothing
-        logits = decoder(latent(), target)[0]
+        logits = decoder(latent(), target).logits
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=text.PAD).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -71,9 +73,10 @@ def test_training_on_it_raises_the_reward():
     assert sum(rewards[-16:]) > 1.5 * sum(rewards[:16])
 
 
-def test_a_recipe_asks_for_it_and_logs_the_reward(recipe, tmp_path, capsys):
-    run = train(recipe(model=TOKENS, loss={"self_critical": 0.5}, optim={"lr": 0.001}), tmp_path / "run")
+@pytest.mark.parametrize("kind", ["vector", "tokens"])
+def test_a_recipe_asks_for_it_and_logs_the_reward(recipe, tmp_path, capsys, kind):
+    run = train(recipe(model={"kind": kind}, loss={"self_critical": 0.5}, optim={"lr": 0.001}), tmp_path / "run")
     assert run.is_dir()
     assert " reward " in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"needs model\.tokens=true"):
-        train(recipe(loss={"self_critical": 0.5}), tmp_path / "other")
+    with pytest.raises(UserError, match=r"needs loss\.text_from_image too"):
+        train(recipe(loss={"self_critical": 0.5, "text_from_image": 0.0}), tmp_path / "other")

@@ -53,6 +53,11 @@ class Spelling(nn.Module):
         ids = tokens.new_zeros(len(tokens), int(lengths.max()))
         return ids.masked_scatter(length_mask(lengths, ids.shape[1]), spelled[valid])
 
+    def spelled(self, found: Sentences, max_length: int) -> Sentences:
+        """What a search found in tokens, in at most `max_length` characters."""
+        ids = self.characters(found.ids)  # one that is longer than the cap in characters may not be in tokens
+        return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
+
     def starts(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S) -> where each starts (B, S), in characters."""
         lengths = self.lengths[tokens]
@@ -109,11 +114,10 @@ class TextDecoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
-        """Free-running; see `beam_search`."""
-        u = latent.mean
-        sizes = (torch.arange(self.output.out_features, device=u.device) != PAD).long()
-        step = self._stepper(u.repeat_interleave(beam, 0))
-        return beam_search(step, self.initial_state(u), max_length, beam, sizes, every)
+        """Free-running, in characters; see `beam_search`."""
+        step = self._stepper(latent.mean.repeat_interleave(beam, 0))
+        found = beam_search(step, self.initial_state(latent.mean), max_length, beam, self.spelling.begins, every)
+        return self.spelling.spelled(found, max_length)
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:
@@ -123,7 +127,7 @@ class TextDecoder(nn.Module):
     def _stepper(self, u: Tensor) -> Step:
         def step(ids: Tensor, state: State) -> tuple[Tensor, State]:
             hidden, state = self.lstm(self._inputs(u, ids), state)
-            return self.output(hidden[:, 0]), state
+            return self.output(hidden[:, 0]).masked_fill(self.spelling.lengths == 0, -torch.inf), state
 
         return step
 
@@ -167,8 +171,7 @@ class AttentionTextDecoder(nn.Module):
         """Free-running, in characters; see `beam_search`."""
         step = self._stepper(self._remember(latent).repeat(beam))
         found = beam_search(step, self._start(latent), max_length, beam, self.spelling.begins, every)
-        ids = self.spelling.characters(found.ids)  # one that is longer than the cap in characters may not be in tokens
-        return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
+        return self.spelling.spelled(found, max_length)
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:

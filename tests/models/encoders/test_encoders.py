@@ -1,0 +1,66 @@
+"""The encoders: sizes, one vector or a token a place, and items that do not depend on their batch."""
+
+import pytest
+import torch
+
+from skipmodal.config import TokensModel, VectorModel
+from skipmodal.image import ImageConfig
+from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
+from skipmodal.models.encoders.speech import FRAMES_A_TOKEN, SpeechEncoder, SpeechTokenEncoder
+from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
+
+PAPER, TOKENS = VectorModel(), TokensModel(dropout=0)
+LENGTHS = torch.tensor([9, 4, 1])
+
+
+def padded_equals_single(encode, *inputs, lengths):
+    together = encode(*inputs, lengths)
+    for i, n in enumerate(lengths):
+        alone = encode(*(x[i : i + 1, :n] for x in inputs), lengths[i : i + 1])
+        tokens = int(alone.lengths[0])
+        assert tokens == together.lengths[i] == alone.e.shape[1]
+        torch.testing.assert_close(together.e[i, :tokens], alone.e[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [TextEncoder, TextTokenEncoder])
+def test_texts_of_a_padded_batch_equal_single_ones(kind):
+    torch.manual_seed(0)
+    padded_equals_single(kind(PAPER).eval(), torch.randint(1, 66, (3, 9)), lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("frames", [[31, 16, 3], [32, 29, 1]])  # both parities at both strides
+def test_recordings_of_a_padded_batch_equal_single_ones(frames):
+    torch.manual_seed(0)
+    for speech in (SpeechEncoder(PAPER, 80).eval(), SpeechTokenEncoder(TOKENS, 80, 0.2).eval()):
+        padded_equals_single(speech, torch.rand(3, max(frames), 80), lengths=torch.tensor(frames))
+
+
+def test_text_encoder_depends_on_order():
+    torch.manual_seed(0)
+    encoder, ids = TextEncoder(PAPER).eval(), torch.randint(3, 66, (1, 8))
+    assert not torch.allclose(encoder(ids, torch.tensor([8])).e, encoder(ids.flip(1), torch.tensor([8])).e)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
+def test_pictures_of_other_sizes(size):
+    e, lengths, rate = ImageEncoder(VectorModel(embedding=100))(torch.rand(2, 3, size, size))
+    assert e.shape == (2, 1, 100) and lengths.tolist() == [1, 1] and rate == 0
+    encoder = ImageTokenEncoder(TokensModel(embedding=100), ImageConfig(size=size))
+    e, lengths, rate = encoder(torch.rand(2, 3, size, size))
+    tokens = (size // 16) ** 2
+    assert e.shape == (2, tokens, 100) and lengths.tolist() == [tokens] * 2 and rate == 0
+
+
+def test_tokens_are_a_character_and_four_frames():
+    text = TextTokenEncoder(TOKENS)(torch.randint(3, 66, (3, 9)), LENGTHS)
+    assert text.e.shape == (3, 9, 512) and text.lengths.tolist() == [9, 4, 1] and text.rate == 1
+    speech = SpeechTokenEncoder(TOKENS, 80, 0.2)(torch.rand(2, 21, 80), torch.tensor([21, 8]))
+    assert speech.e.shape == (2, 6, 512) and speech.lengths.tolist() == [6, 2]
+    assert speech.rate == pytest.approx(0.2 * FRAMES_A_TOKEN)
+
+
+def test_places_of_a_picture_differ():
+    torch.manual_seed(0)
+    encoder = ImageTokenEncoder(TOKENS, ImageConfig(size=32)).eval()
+    e = encoder(torch.zeros(1, 3, 32, 32)).e[0]  # the same everywhere but at the edges
+    assert not torch.allclose(e[0], e[3]) and encoder.places.shape == (4, 512)
