@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock
 from pydantic import ValidationError
 
 from skipmodal.checkpoint import load_checkpoint
@@ -101,7 +102,7 @@ def execute(run: Run) -> Result:
         log = (run.folder / "train.log").open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{run.folder}: cannot be made ({error.strerror or error})") from error
-    with log, _locked(run.folder):
+    with log, FileLock(run.folder / ".sweep.lock"):
         if (done := read_result(run)) is not None:
             return done
         torch.set_num_threads(run.cpus)
@@ -165,19 +166,6 @@ def _accounting(run: Run) -> Iterator[None]:
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and seen end."""
     return sum(os.times()[:4])
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """The lock goes when the process does, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # no such lock on Windows
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _measures(run: Run) -> list[dict[str, Any]]:
