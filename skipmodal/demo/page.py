@@ -55,7 +55,7 @@ def build(translator: Translator, study: str | None) -> gr.Blocks:
         with gr.Tab("Speech"), gr.Row():
             with gr.Column():
                 recording = _as_dropped(
-                    gr.Audio(label="Recording", sources=["microphone", "upload"], elem_id="recording")
+                    gr.Audio(label="Recording", sources=["upload", "microphone"], elem_id="recording")
                 )
                 write = gr.Button("Write it down and draw it", variant="primary")
             with gr.Column():
