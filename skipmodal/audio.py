@@ -6,8 +6,10 @@ A spectrogram is 20 log10 of the magnitude less `ref_db`, scaled so that `floor_
 
 import io
 import struct
-from fractions import Fraction
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -19,11 +21,19 @@ from skipmodal.files import write_atomic
 
 if TYPE_CHECKING:
     import torch
+    from soundfile import SoundFile
 
 MAX_INPUT_SECONDS = 600  # longer files are refused before they are decoded
-_BLOCK = 65536  # frames
+MAX_SAMPLES = 1 << 28  # of all channels: ten minutes of stereo at 192 kHz
+MAX_PIPE_BYTES = 200_000_000  # of a pipe or device, which has no size that could be looked at first
+RATES = (1000, 768_000)  # Hz of a file
+_BLOCK = 65536  # samples
 _UNKNOWN = 2**62  # what libsndfile calls the length of a streamed flac
+_HEADROOM = 2.0**-24  # a power of two loses nothing, and floats near 3e38 overflow in sums
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+# What is read, of all that libsndfile knows: it is looked at before libsndfile sees it, some of whose readers print.
+CONTAINERS = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3"}
+_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS")
 
 
 class AudioConfig(BaseModel):
@@ -33,19 +43,21 @@ class AudioConfig(BaseModel):
 
     sample_rate: Annotated[int, Field(ge=4000, le=96000, description="Hz")] = 16000
     n_fft: Annotated[int, Field(ge=64, le=8192, multiple_of=2)] = 2048
-    win_length: Annotated[int, Field(ge=32, description="samples, 50 ms")] = 800
-    hop_length: Annotated[int, Field(ge=8, description="samples, 12.5 ms")] = 200
+    win_length: Annotated[int, Field(ge=32, le=8192, description="samples, 50 ms")] = 800
+    hop_length: Annotated[int, Field(ge=8, le=8192, description="samples, 12.5 ms")] = 200
     n_mels: Annotated[int, Field(ge=4, le=512)] = 80
     preemphasis: Annotated[float, Field(ge=0, le=0.999)] = 0.97
-    ref_db: float = 20.0
-    floor_db: Annotated[float, Field(lt=0)] = -100.0
-    power: Annotated[float, Field(gt=0, description="magnitude ** power before Griffin-Lim")] = 1.5
-    griffin_lim_iters: Annotated[int, Field(ge=1)] = 60
+    ref_db: Annotated[float, Field(ge=-200, le=200)] = 20.0
+    floor_db: Annotated[float, Field(ge=-400, lt=0)] = -100.0
+    power: Annotated[float, Field(gt=0, le=4, description="magnitude ** power before Griffin-Lim")] = 1.5
+    griffin_lim_iters: Annotated[int, Field(ge=1, le=1000)] = 60  # a checkpoint's comes from outside, as all of these
 
     @model_validator(mode="after")
     def _consistent(self) -> "AudioConfig":
         if not self.hop_length <= self.win_length <= self.n_fft:
             raise ValueError("needs hop_length <= win_length <= n_fft")
+        if self.n_fft > 64 * self.hop_length:
+            raise ValueError("needs n_fft <= 64 * hop_length: a second of sound would be a hundred of spectrogram")
         return self
 
     @property
@@ -66,38 +78,105 @@ class AudioConfig(BaseModel):
 def read_audio(source: Path | bytes, sample_rate: int, max_seconds: float = MAX_INPUT_SECONDS) -> np.ndarray:
     """Mono float32 samples in [-1, 1], shape (samples,), resampled to `sample_rate`.
 
-    `source` is a file or its bytes (wav, flac, ogg, mp3: what libsndfile reads).
-    Raises UserError for what is unreadable, empty, longer than `max_seconds`, or not finite.
+    `source` is a file or its bytes, of a format in CONTAINERS. Raises UserError for what is unreadable, empty,
+    longer than `max_seconds`, of more than MAX_SAMPLES or a rate outside RATES, or not finite.
     """
+    with _opened(source, max_seconds) as (file, name):
+        # The header's frame count is not trusted with memory: what is there is read piece by piece.
+        wav = np.concatenate([np.zeros(0, np.float32), *_resampled(_mono(file, name), file.samplerate, sample_rate)])
+        if not wav.size:
+            raise UserError(f"{name}: contains no samples")
+        # Decoded float, ogg and mp3, and resampling, go beyond full scale.
+        return np.ascontiguousarray(wav / max(np.abs(wav).max(), _HEADROOM), dtype=np.float32)
+
+
+def audio_seconds(path: Path) -> float:
+    """How long a file is by its header. Raises UserError for what `read_audio` refuses without decoding it."""
+    with _opened(path, MAX_INPUT_SECONDS) as (file, _):
+        return float(file.frames / file.samplerate)
+
+
+@contextmanager
+def _opened(source: Path | bytes, max_seconds: float) -> Iterator[tuple["SoundFile", str]]:
+    """A recording whose header is harmless, and its name; what goes wrong while it is open is a UserError."""
     import soundfile
 
     name = str(source) if isinstance(source, Path) else "audio on stdin"
     try:
-        regular = isinstance(source, Path) and source.is_file()
-        data = source.read_bytes() if isinstance(source, Path) and not regular else source  # libsndfile seeks
-        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
-            rate = file.samplerate
-            if file.frames >= _UNKNOWN:
-                raise UserError(f"{name}: its header does not say how long it is; convert it to wav first")
-            if file.frames > max_seconds * rate:
-                seconds = f"{file.frames / rate:.1f} s of audio, the limit is {max_seconds:g} s"
-                raise UserError(f"{name}: {seconds}; cut it first")
-            # The header's frame count is not trusted with memory: what is there is read piece by piece.
-            blocks = [np.zeros(0, np.float32)]
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1))
-            wav = np.concatenate(blocks)
+        if isinstance(source, Path) and not source.is_file():  # libsndfile seeks, which a pipe can't
+            source = _read_pipe(source)
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as start:
+            if not _known(start):
+                raise UserError(f"{name}: cannot be read as audio (not wav, flac, ogg, mp3, aiff, au, caf or w64)")
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            _check_header(file, name, max_seconds)
+            yield file, name
     except soundfile.LibsndfileError as error:
         raise UserError(f"{name}: cannot be read as audio ({error.error_string})") from error
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror or error})") from error
-    except (soundfile.SoundFileError, TypeError, ValueError) as error:  # TypeError: headerless formats
+    except (soundfile.SoundFileError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{name}: cannot be read as audio ({error})") from error
-    if not wav.size:
-        raise UserError(f"{name}: contains no samples")
-    if not np.isfinite(wav).all():
-        raise UserError(f"{name}: contains samples that are not finite numbers")
-    return finish(resample(wav, rate, sample_rate))
+
+
+def _read_pipe(path: Path) -> bytes:
+    with path.open("rb") as pipe:
+        data = pipe.read(MAX_PIPE_BYTES + 1)
+    if len(data) > MAX_PIPE_BYTES:
+        raise UserError(f"{path}: more than {MAX_PIPE_BYTES // 1_000_000} MB from a pipe or device; cut it first")
+    return data
+
+
+def _known(start: BinaryIO) -> bool:
+    """Whether a file begins as one of CONTAINERS does, after the ID3 tags that may come first."""
+    head = start.read(10)
+    while head[:3] == b"ID3" and len(head) == 10:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        start.seek(size, io.SEEK_CUR)
+        head = start.read(10)
+    return head.startswith(_MAGIC) or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+
+
+def _check_header(file: "SoundFile", name: str, max_seconds: float) -> None:
+    """Raises UserError for what is not to be decoded, by what its header says."""
+    rate = file.samplerate
+    if file.format not in CONTAINERS:
+        raise UserError(f"{name}: cannot be read as audio ({file.format}); convert it to wav first")
+    if file.frames >= _UNKNOWN:
+        raise UserError(f"{name}: its header does not say how long it is; convert it to wav first")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"{name}: {rate} Hz, not between {RATES[0]} and {RATES[1]}; resample it first")
+    if file.frames > max_seconds * rate:
+        raise UserError(f"{name}: {file.frames / rate:.1f} s of audio, the limit is {max_seconds:g} s; cut it first")
+    if file.frames * file.channels > MAX_SAMPLES:
+        raise UserError(f"{name}: more than {MAX_SAMPLES:,} samples ({rate} Hz); resample it first")
+
+
+def _mono(file: "SoundFile", name: str) -> Iterator[np.ndarray]:
+    """Blocks of the mean of the channels, times _HEADROOM."""
+    most = file.frames
+    while len(block := file.read(max(_BLOCK // file.channels, 1024), dtype="float32", always_2d=True)):
+        if not np.isfinite(block).all():
+            raise UserError(f"{name}: contains samples that are not finite numbers")
+        if (most := most - len(block)) < 0:
+            raise UserError(f"{name}: has more samples than its header says; convert it to wav first")
+        yield (block * np.float32(_HEADROOM)).mean(axis=1)
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int, target: int) -> Iterator[np.ndarray]:
+    """The same at another rate, as the blocks come: the original of a minute may be longer than an hour of ours."""
+    if rate == target:
+        yield from blocks
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ")
+    missing = 0  # times `rate`
+    for block in chain(blocks, [None]):
+        out = stream.resample_chunk(np.zeros(0, np.float32) if block is None else block, last=block is None)
+        missing += (0 if block is None else len(block)) * target - len(out) * rate
+        yield out
+    yield np.zeros(max(-(-missing // rate), 0), np.float32)  # the length is rounded up
 
 
 def finish(wav: np.ndarray) -> np.ndarray:
@@ -106,20 +185,12 @@ def finish(wav: np.ndarray) -> np.ndarray:
 
 
 def resample(wav: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """float32 samples (n,) of `rate` Hz at `target` Hz. Raises UserError where torchaudio is missing."""
+    """float32 samples (n,) of `rate` Hz at `target` Hz."""
     if rate == target:
         return wav
-    import torch
+    import soxr
 
-    # The kernel has as many phases as the ratio's denominator; no ear hears what rounding it costs.
-    ratio = Fraction(rate, target).limit_denominator(500)
-    if not ratio.numerator:
-        raise UserError(f"audio of {rate} Hz can't be resampled to {target} Hz")
-    resampled = _torchaudio().resample(
-        torch.from_numpy(wav), ratio.numerator, ratio.denominator, lowpass_filter_width=64, rolloff=0.9476,
-        resampling_method="sinc_interp_kaiser", beta=14.77,
-    )  # fmt: skip
-    return resampled.numpy()  # type: ignore[no-any-return]
+    return soxr.resample(wav, rate, target, quality="HQ")  # type: ignore[no-any-return]
 
 
 def write_audio(target: Path | BinaryIO, wav: np.ndarray, sample_rate: int) -> None:
@@ -241,7 +312,7 @@ def _torchaudio() -> Any:
     except (ImportError, OSError) as error:  # OSError: built for another torch
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            "torchaudio cannot be loaded, and resampling and speech as input need it; install the one that belongs to "
+            "torchaudio cannot be loaded, and preparing and hearing speech need it; install the one that belongs to "
             f"your torch, from where that came ({reason})"
         ) from error
     return torchaudio.functional

@@ -3,6 +3,7 @@
 Weights are safetensors, the trainer's state is read by torch's restricted loader (weights_only): no file runs code.
 """
 
+import io
 import math
 import os
 import shutil
@@ -68,8 +69,9 @@ def save_checkpoint(
     """
     try:
         _save(folder, checkpoint, card, trainer, half)
-    except (OSError, SafetensorError, RuntimeError) as error:  # a full disk is each of them
-        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from error
+    except OSError as error:
+        shutil.rmtree(_beside(folder, "partial"), ignore_errors=True)  # on a full disk it would stay in the way
+        raise UserError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
 
 
 def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
@@ -92,7 +94,9 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
     (partial / WORDS).write_text("".join(f"{word}\n" for word in checkpoint.model.tokenizer.words), encoding="utf-8")
     (partial / "card.md").write_text(card, encoding="utf-8")
     if trainer is not None:
-        torch.save(trainer, partial / "trainer.pt")
+        buffer = io.BytesIO()  # torch's own writing says of a full disk "enforce fail"
+        torch.save(trainer, buffer)
+        (partial / "trainer.pt").write_bytes(buffer.getbuffer())
     if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

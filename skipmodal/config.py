@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from skipmodal.errors import UserError
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from outside
 Weight = Annotated[float, Field(ge=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -22,6 +22,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 MAX_BYTES = 100_000  # of a recipe
+MAX_YAML = 300_000  # characters: plain YAML takes seconds
+MAX_INTEGER = 2**63
+MAX_DEPTH = 200  # of sections in sections
 MAX_LISTED = 20  # problems in one message
 
 
@@ -35,15 +38,15 @@ class DataConfig(_Section):
     image_text: Path = Field(default=Path("prepared/image-text"), description="prepared dataset A")
     text_speech: Path = Field(default=Path("prepared/text-speech"), description="prepared dataset B")
     sampling: Literal["mix", "alternate", "image-text", "text-speech"] = "mix"
-    batch_size: Annotated[int, Field(ge=2, description="items a step")] = 8
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000, description="items a step")] = 8
     image_share: Annotated[float, Field(gt=0, lt=1, description="part of a mixed batch that is of A")] = 0.5
     captions: Positive = Field(default=1, description="texts of a picture that share one pass through its encoder")
     max_characters: Positive = Field(default=1000, description="longer captions of A are not drawn")
     spelled: Fraction = Field(default=0.0, description="part of B's words that is spelled even where it is a token")
-    linear_frames: Annotated[int | None, Field(gt=0)] = Field(
+    linear_frames: Positive | None = Field(
         default=None, description="train the post-net on so many frames of each recording; none: on all"
     )
-    workers: Annotated[int, Field(ge=0, description="loader processes; 0 loads in the training process")] = 0
+    workers: Annotated[int, Field(ge=0, le=1024, description="loader processes; 0 loads in the training process")] = 0
 
 
 class ModelConfig(_Section):
@@ -172,7 +175,7 @@ class OptimConfig(_Section):
     lr: Annotated[float, Field(gt=0)] = 0.002
     weight_decay: Weight = 0.0
     betas: tuple[Decay, Decay] = (0.9, 0.999)
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     decay: Literal["none", "cosine", "rsqrt"] = "none"
     min_lr_ratio: Fraction = Field(default=0.01, description="where cosine decay ends, as a part of lr")
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -299,12 +302,19 @@ def describe(error: ValidationError, *models: type[BaseModel]) -> str:
         elif problem["type"] == "model_type":
             message = "must be a section with keys"
         elif problem["input"] is not None and not isinstance(problem["input"], dict):
-            shown = reprlib.repr(problem["input"])
+            shown = _Shown().repr(problem["input"])
             message += f" (it is {shown if len(shown) <= 80 else shown[:77] + '...'})"
         lines.append(f"{where}: {message}" if where else message)
     if len(problems) > MAX_LISTED:
         lines.append(f"and {len(problems) - MAX_LISTED} more")
     return "; ".join(lines)
+
+
+class _Shown(reprlib.Repr):
+    """Values cut short; those of a program, unlike those of YAML, may be integers that Python refuses to write."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) < MAX_INTEGER else f"an integer of {x.bit_length()} bits"
 
 
 def dump_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -314,10 +324,11 @@ def dump_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
-    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
 
 
-def _recipes_folder() -> Path:
+def recipes_folder() -> Path:
+    """Where the shipped recipes are."""
     package = Path(__file__).parent
     installed = package / "recipes"  # in a wheel; a checkout has them beside the package
     return installed if installed.is_dir() else package.parent / "recipes"
@@ -326,20 +337,11 @@ def _recipes_folder() -> Path:
 def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") and not os.path.isfile(path):  # unlike Path's, it never raises
-        path = _recipes_folder() / f"{name}.yaml"
+        path = recipes_folder() / f"{name}.yaml"
         if not os.path.isfile(path):
             shipped = ", ".join(recipe_names())
             raise UserError(f"recipe {name!r}: no such file, and not one of the shipped: {shipped}")
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_BYTES + 1)
-    except UnicodeDecodeError as error:
-        raise UserError(f"recipe {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"recipe {path}: cannot be read ({error.strerror or error})") from error
-    if len(text) > MAX_BYTES:
-        raise UserError(f"recipe {path}: too large for a recipe")
-    tree = parse_yaml(text, f"recipe {path}") or {}
+    tree = read_yaml(path, "recipe") or {}
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path}: must be sections with keys")
     base = tree.pop("extends", None)
@@ -355,6 +357,20 @@ def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_load_tree(found, (*seen, path.resolve())), tree)
 
 
+def read_yaml(path: Path, what: str) -> Any:
+    """Plain values of a YAML file that a user wrote; raises UserError that says `what` it should have been."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or with half a character
+        raise UserError(f"{what} {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{what} {path}: too large for a {what}")
+    return parse_yaml(text, f"{what} {path}")
+
+
 def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in overlay.items():
@@ -364,13 +380,26 @@ def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML without what a recipe has no use for: aliases, which multiply, and keys given twice."""
+    """Plain YAML without what a recipe has no use for: aliases, which multiply, keys given twice, deep nesting."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed", mark)
-        return super().compose_node(parent, index)
+        problem = "aliases (*name) are not allowed" if self.check_event(yaml.AliasEvent) else ""
+        problem = "it is nested too deeply" if self.depth > MAX_DEPTH else problem
+        if problem:
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value = super().construct_yaml_int(node)
+        if abs(value) >= MAX_INTEGER:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
@@ -381,8 +410,13 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Plain values of YAML from outside: no tags, aliases or repeated keys. UserErrors begin with `where`."""
+    if len(text) > MAX_YAML:
+        raise UserError(f"{where}: is not valid YAML (more than {MAX_YAML:,} characters)")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -1,10 +1,11 @@
 """Pictures in and out: any photo a user has (EXIF, CMYK, grey, alpha, animated, huge) -> RGB square."""
 
 import io
-import struct
+import threading
 import warnings
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
@@ -18,13 +19,14 @@ from skipmodal.files import write_atomic
 if TYPE_CHECKING:
     import torch
 
-MAX_PIXELS = 200_000_000  # a file with more is refused before it is decoded; telephones reach 199.9 million
+MAX_PIXELS = 200_000_000  # of a JPEG, which is decoded at a fraction; telephones reach 199.9 million
+MAX_DECODED = 64_000_000  # of the others, which take up to 20 bytes a pixel while they are decoded
+MAX_AT_ONCE = 16_000_000  # beyond that, one after the other: a thread each would need so much for each
+# What is read, of all that Pillow knows; to read EPS, say, it runs another program.
+READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "DDS")
 if Image.MAX_IMAGE_PIXELS is not None:  # Pillow itself refuses beyond twice this
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
-_BROKEN = (  # what Pillow's decoders raise for damaged files
-    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, NotImplementedError, OverflowError,
-    MemoryError, struct.error, zlib.error,
-)  # fmt: skip
+_large = threading.Lock()
 EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite2"]
 ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite2": 288}  # pixels a side of what each sees
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -55,7 +57,7 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
     """RGB uint8 of shape (input_size, input_size, 3); `source` is a file or its bytes.
 
     The first frame of an animation is taken, transparency lies on white, EXIF rotation is applied.
-    Raises UserError for what is unreadable, truncated or larger than MAX_PIXELS.
+    Raises UserError for what is unreadable, truncated, of no format in READ, or larger than MAX_PIXELS or MAX_DECODED.
     """
     side = config.input_size
     return _read(source, side, lambda image: _square(image, side))
@@ -63,11 +65,11 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
 
 def shape_image(image: Image.Image, config: ImageConfig) -> np.ndarray:
     """The same of a picture that Pillow has opened. Raises UserError as `read_image` does."""
-    if image.width * image.height > MAX_PIXELS:
-        raise UserError(f"a picture of more than {MAX_PIXELS:,} pixels; scale it down first")
+    if image.width * image.height > MAX_DECODED:
+        raise UserError(f"a picture of more than {MAX_DECODED:,} pixels; scale it down first")
     try:
         return np.asarray(_square(_upright(image), config.input_size))
-    except _BROKEN as error:
+    except Exception as error:  # decoders fail in many ways
         raise UserError(f"the picture cannot be read ({error})") from error
 
 
@@ -81,23 +83,52 @@ def read_photo(source: Path | bytes, longest: int) -> np.ndarray:
     return _read(source, longest, fit)
 
 
+def check_picture(path: Path) -> None:
+    """Raises UserError for what `read_image` refuses without decoding it."""
+    with _opened(path, 1):
+        pass
+
+
 def _read(source: Path | bytes, side: int, resize: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    with _opened(source, side) as image, _large if image.width * image.height > MAX_AT_ONCE else nullcontext():
+        return np.asarray(resize(_upright(image)))
+
+
+@contextmanager
+def _opened(source: Path | bytes, side: int) -> Iterator[Image.Image]:
+    """A picture whose header is harmless; what goes wrong while it is open is a UserError.
+
+    A JPEG opens at a fraction of its size, at least twice `side`.
+    """
     name = str(source) if isinstance(source, Path) else "image on stdin"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; our own bound decides
-            with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                image.draft("RGB", (2 * side,) * 2)  # a huge JPEG is decoded at a fraction
-                return np.asarray(resize(_upright(image)))
+                    raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first")
+                if not image.info.get("progressive"):
+                    image.draft("RGB", (2 * side,) * 2)
+                if image.width * image.height > MAX_DECODED:
+                    advice = "scale it down first, or save it as a JPEG that is not progressive"
+                    raise UserError(f"{name}: more than {MAX_DECODED:,} pixels; {advice}")
+                yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{name}: is not a picture of a known format") from error
-    except _BROKEN as error:
+    except UserError:
+        raise
+    except Exception as error:  # decoders fail in many ways
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"{name}: cannot be read as a picture ({reason})") from error
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of READ that this Pillow has: an older one may have no AVIF."""
+    Image.init()
+    return [name for name in READ if name in Image.OPEN]
 
 
 def write_image(target: Path | BinaryIO, pixels: np.ndarray) -> None:
@@ -140,7 +171,7 @@ def _square(image: Image.Image, side: int) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """RGB, as it is meant to be seen."""
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # no direct way to RGB, and no stated white
         values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0).clip(min=0)
         peak = float(values.max())

@@ -30,6 +30,7 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
 MAX_WORDS = 59  # that are drawn on a picture
 MAX_LABEL = 18  # characters of a word
 Curves = dict[str, dict[str, tuple[list[int], list[float]]]]  # loss -> split -> steps and values
+Interval = tuple[Sequence[float], tuple[float, float] | None]  # values, and where their mean lies
 
 
 class Picture(NamedTuple):
@@ -175,6 +176,30 @@ def draw_weights(weights: np.ndarray, across: str, down: str) -> "Figure":
     for axes, picture in zip(figure.subplots(len(weights), 1, squeeze=False)[:, 0], weights, strict=True):
         axes.imshow(picture, aspect="auto", interpolation="none")
         axes.set(xlabel=across, ylabel=down)
+    return figure
+
+
+def draw_intervals(panels: Mapping[str, Sequence[Interval]], names: Sequence[str], title: str) -> "Figure":
+    """Small multiples, one a figure: of each name, from the top, its values, their mean, and the interval around it."""
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(WIDTH, rows * (0.6 + 0.26 * len(names)) + 0.5)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, (head, intervals) in zip(grid, panels.items(), strict=False):
+        for place, (values, interval) in enumerate(intervals):
+            if interval is not None:
+                axes.plot(interval, [place, place], color="0.6", linewidth=2, zorder=1)
+            axes.scatter(values, [place] * len(values), s=14, c=MODALITY_STYLES["text"][0], alpha=0.6, linewidths=0)
+            if len(values):
+                axes.scatter([np.mean(values)], [place], s=60, c="black", marker="|", zorder=3)
+        axes.set_title(head, fontsize=9)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    for axes in grid[len(panels) :]:
+        axes.axis("off")
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

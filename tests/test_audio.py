@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import librosa
@@ -64,6 +65,8 @@ def test_the_defaults_are_the_papers():
         {"win_length": 4096}, {"hop_length": 801}, {"n_fft": 1025}, {"n_fft": 1 << 20}, {"floor_db": 0.0},
         {"floor_db": float("-inf")}, {"ref_db": float("nan")}, {"power": float("inf")}, {"power": 0.0},
         {"preemphasis": 1.0}, {"sample_rate": 0}, {"griffin_lim_iters": 0}, {"hop": 200},
+        {"griffin_lim_iters": 10**9}, {"power": 1e9}, {"floor_db": -1e30}, {"ref_db": 1e30},
+        {"n_fft": 8192, "hop_length": 16},
     ],
     ids=str,
 )  # fmt: skip
@@ -163,6 +166,59 @@ def test_resampling_keeps_length_pitch_and_level(rate):
     assert np.sqrt(np.mean(read[800:-800] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
 
 
+@pytest.mark.parametrize("rate", [8000, 22050, 44100])
+@pytest.mark.parametrize("samples", [1, 2, 333, 65_535, 70_000])
+def test_resampling_piece_by_piece_is_resampling_at_once(rate, samples):
+    wav = noise(samples)
+    read = read_audio(encoded(wav, rate, subtype="FLOAT"), 16000)
+    assert np.array_equal(read, librosa.resample(wav, orig_sr=rate, target_sr=16000))
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_the_largest_floats_are_scaled_down_not_infinite(rate):
+    wav = tone(440, rate=rate, level=1)
+    loud = np.stack([wav, wav], axis=1) * np.float32(3.3e38)
+    read = read_audio(encoded(loud, rate, subtype="FLOAT"), 16000)
+    assert np.abs(read).max() == 1
+    np.testing.assert_allclose(read, read_audio(encoded(wav, rate, subtype="FLOAT"), 16000), atol=0.02)
+
+
+def test_long_recordings_of_a_high_rate_take_little_memory():
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", 192_000, 2, "PCM_16", format="FLAC") as file:
+        for _ in range(20):
+            file.write(np.zeros((192_000, 2), np.int16))
+    tracemalloc.start()
+    assert len(read_audio(buffer.getvalue(), 16000)) == 20 * 16000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # the whole is 31 MB
+
+
+def tagged(data, size):
+    """Behind an ID3 tag."""
+    return b"ID3\x04\0\0" + bytes([0, 0, size >> 7, size & 0x7F]) + bytes(size) + data
+
+
+def test_tags_before_a_recording_are_skipped():
+    assert len(read_audio(tagged(encoded(tone(440), container="MP3"), 300), 16000)) == 8000
+
+
+def test_samplers_dumps_are_refused_before_they_print(capfd):
+    dump = bytearray(encoded(tone(440), container="SDS"))
+    dump[30:400] = bytes(370)
+    for data in (bytes(dump), tagged(bytes(dump), 5), tagged(tagged(bytes(dump), 200), 5)):
+        with pytest.raises(UserError, match="not wav, flac, ogg, mp3"):
+            read_audio(data, 16000)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_a_device_without_an_end_is_refused():
+    with pytest.raises(UserError, match="/dev/zero: more than 200 MB from a pipe or device"):
+        read_audio(Path("/dev/zero"), 16000)
+
+
 def test_samples_beyond_full_scale_are_scaled_down():
     loud = tone(440, level=4.0)
     np.testing.assert_allclose(read_audio(encoded(loud, subtype="FLOAT"), 16000), loud / np.abs(loud).max(), atol=1e-6)
@@ -197,6 +253,8 @@ def flac_of_claimed_length(samples):
         (flac_of_claimed_length(2**36 - 1), "4294967.3 s of audio"),
         (flac_of_claimed_length(100_000), "cannot be read as audio"),  # a lie within the limit
         (flac_of_claimed_length(0), "does not say how long"),
+        (encoded(noise(100), 999_999), "999999 Hz, not between 1000 and 768000"),
+        (encoded(np.zeros((100, 1)), container="VOC"), "not wav, flac, ogg, mp3"),
     ],
     ids=[
         "empty",
@@ -209,6 +267,8 @@ def flac_of_claimed_length(samples):
         "huge claim",
         "false claim",
         "no claim",
+        "high rate",
+        "other format",
     ],
 )
 def test_what_cannot_be_used_is_one_line(data, words, tmp_path):
@@ -223,6 +283,13 @@ def test_what_cannot_be_used_is_one_line(data, words, tmp_path):
     for error in (from_bytes, from_file):
         assert "\n" not in str(error.value)
         assert " object at 0x" not in str(error.value)
+
+
+def test_too_many_samples_are_refused_by_the_header(monkeypatch):
+    monkeypatch.setattr(audio, "MAX_SAMPLES", 999)
+    assert len(read_audio(encoded(noise(999)), 16000)) == 999
+    with pytest.raises(UserError, match="more than 999 samples"):
+        read_audio(encoded(np.zeros((500, 2))), 16000)
 
 
 def test_the_limit_itself_is_allowed():

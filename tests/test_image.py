@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -217,12 +218,46 @@ def test_our_limit_holds_where_pillows_is_switched_off(monkeypatch):
         read_image(forged_png(20_000, 10_001), SMALL)
 
 
-def test_the_largest_telephone_picture_is_let_through(monkeypatch, recwarn):
+def claiming(jpeg, width, height):
+    """The same JPEG, said to be of another size."""
+    at = max(jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2"))
+    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
+
+
+def test_the_largest_telephone_picture_is_let_through_and_decoded_at_a_fraction(monkeypatch, recwarn):
     seen = []
     monkeypatch.setattr(image, "_upright", lambda opened: seen.append(opened.size) or Image.new("RGB", (9, 9)))
-    assert read_image(forged_png(16_320, 12_240), SMALL).shape == (16, 16, 3)
-    assert seen == [(16_320, 12_240)]
+    data = claiming(encoded(quarters(), "JPEG"), 16_320, 12_240)
+    assert read_image(data, SMALL).shape == (16, 16, 3)
+    assert seen == [(2040, 1530)]
     assert not recwarn.list
+
+
+def test_what_is_decoded_whole_is_refused_earlier(monkeypatch):
+    monkeypatch.setattr(image, "_upright", lambda *_: pytest.fail("was decoded"))
+    progressive = claiming(encoded(quarters(), "JPEG", progressive=True), 8001, 8001)
+    for data in (forged_png(8001, 8001), progressive):
+        with pytest.raises(UserError, match="more than 64,000,000 pixels; scale it down first, or save it as a JPEG"):
+            read_image(data, SMALL)
+
+
+def test_large_pictures_are_decoded_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(image, "MAX_AT_ONCE", 32 * 24 - 1)
+    monkeypatch.setattr(image, "_upright", lambda opened: opened if image._large.locked() else pytest.fail("unlocked"))
+    assert read_image(encoded(quarters()), SMALL).shape == (16, 16, 3)
+    assert not image._large.locked()
+
+
+def test_no_other_program_is_run_on_a_picture(tmp_path, monkeypatch):
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path / 'trace'}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    with pytest.raises(UserError, match="is not a picture of a known format"):
+        read_image(encoded(quarters(), "EPS"), SMALL)
+    assert not (tmp_path / "trace").exists()
 
 
 DDS = encoded(quarters(), "DDS")
@@ -260,7 +295,9 @@ def test_paths_that_are_no_picture(tmp_path):
         read_image(tmp_path, SMALL)
 
 
-@pytest.mark.parametrize("container", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "DDS", "ICO", "TGA"])
+@pytest.mark.parametrize(
+    "container", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG", "DDS", "ICO", "TGA", "AVIF", "JPEG2000"]
+)
 def test_damaged_files_are_read_or_refused(container, capfd):
     rng = np.random.default_rng(0)
     good = encoded(quarters(), container)

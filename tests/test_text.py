@@ -37,9 +37,9 @@ def test_encode_refuses_what_was_not_normalised():
         # digits
         ("3 dogs", "three dogs"),
         ("21", "twenty-one"),
-        ("in 2013.", "in two thousand and thirteen."),
+        ("in 2013.", "in twenty thirteen."),
         ("x2y", "x two y"),
-        ("12:30", "twelve: thirty"),
+        ("12:30", "twelve thirty"),
         ("route 007", "route zero zero seven"),
         ("1234567890123456", "one two three four five six seven eight nine zero one two three four five six"),
         # ordinals
@@ -59,15 +59,15 @@ def test_encode_refuses_what_was_not_normalised():
             "zero point one two three four five six seven eight nine zero one two three four",
         ),
         ("he is 3.", "he is three."),
-        ("½", "one over two"),
+        ("½", "one half"),
         # signs
         ("$5", "five dollars"),
         ("£1,000", "one thousand pounds"),
-        ("€ 2.50", "two point five zero euros"),
+        ("€ 2.50", "two euros and fifty cents"),
         ("$", "dollars"),
         ("50% off", "fifty percent off"),
         ("salt & pepper", "salt and pepper"),
-        ("30°C", "thirty degrees C"),
+        ("30°C", "thirty degrees Celsius"),
         # quotes and dashes
         ("“it’s”", "it's"),  # noqa: RUF001
         ('"it is"', "it is"),
@@ -104,7 +104,7 @@ def random_texts():
     """Any Unicode, and strings dense in what the rules look for."""
     yield from ("' 's", "a ' 's", "a 's 's", ",  ", "", "a n't 's .", "( ( ) )", "$ $5", "0 0 0")
     pick = random.Random(0)
-    rules = " .,!?:;()'-`\"0123456789aZsntrdhmle&%$£#=+@°/_|\t\n½´’日é\u2028"  # noqa: RUF001
+    rules = " .,!?:;()'-`\"0123456789aZsntrdhmlexpMCkg&%$£¢×#=+@°/_|\t\n½²´’日é\u2028"  # noqa: RUF001
     for _ in range(4000):
         yield "".join(pick.choices(rules, k=pick.randrange(16)))
         yield "".join(chr(pick.choice([pick.randrange(0x250), pick.randrange(0x110000)])) for _ in range(8))
@@ -129,6 +129,12 @@ def test_normal_form_is_encodable_and_stable():
         "0" * 10**5,
         " ." * 10**5,
         "( " * 10**5,
+        "1-" * 10**5,
+        "1:" * 10**5,
+        "1/" * 10**5,
+        "$1 " * 50_000,
+        "1." * 10**5,
+        "in 19" * 50_000,
     ],
     ids=lambda trap: repr(trap[:6]),
 )

@@ -4,6 +4,8 @@ Exit status: 0 done, 1 something the user can fix, 2 wrong usage, 130 interrupte
 Nothing here or in the command files imports torch before a command runs.
 """
 
+import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -11,8 +13,8 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, synthesis, train
-from skipmodal.errors import UserError
+from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, sweep, synthesis, train
+from skipmodal.errors import UserError, one_line
 
 app = typer.Typer(
     name="skipmodal",
@@ -24,6 +26,7 @@ app = typer.Typer(
 app.add_typer(prep.app, name="prep")
 app.add_typer(retrieve.app, name="retrieve")
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("info")(checkpoints.info)
 app.command("calibrate")(checkpoints.calibrate)
@@ -49,11 +52,16 @@ def root(
 
 def main() -> None:
     """Entry point: runs the command line, maps every expected failure to its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files needn't be Unicode
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
         sys.exit(f"skipmodal: error: {error}")  # status 1
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):  # a path that was given, whoever looks at it
+            sys.exit(f"skipmodal: error: {one_line(str(error.filename))}: cannot be used ({error.strerror})")
         if error.filename is not None:  # what fails at a file is told where it does: this is a fault of ours
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for stdout would fail once more at exit

@@ -55,19 +55,16 @@ def evaluate(
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
-    from skipmodal.evaluation import tasks
-    from skipmodal.evaluation.embedding import evaluate_embedding
+    from skipmodal.evaluation.measure import PAIRED, measure
     from skipmodal.evaluation.plots import check_plots, make_plots
     from skipmodal.evaluation.report import print_report, write_page, write_report
-    from skipmodal.evaluation.toy import evaluate_toy
-    from skipmodal.evaluation.vocabulary import check_recordings, vocabulary_report
+    from skipmodal.evaluation.vocabulary import check_recordings
     from skipmodal.metrics.transcribe import Transcriber
     from skipmodal.progress import progress
-    from skipmodal.retrieval.recall import evaluate_retrieval
     from skipmodal.translate import Translator
 
     chosen = pick_device(device)
-    if against and task not in ("vocabulary", "retrieval", "embedding", "toy"):
+    if against and task not in PAIRED:
         raise UserError(f"--against: {task} takes one dataset")
     if task == "embedding":
         require("eval --task embedding", sklearn="scikit-learn")
@@ -93,26 +90,10 @@ def evaluate(
     total = sum(len(each.indices(split)[:limit]) for each in (dataset, task != "vocabulary" and other) if each)
     total *= 2 if task == "toy" else 1
     with progress(total) as advance:
-        if task == "retrieval":
-            report = evaluate_retrieval(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
-            )
-        elif task == "toy":
-            report = evaluate_toy(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size, advance=advance
-            )
-        elif task == "embedding":
-            report = evaluate_embedding(
-                translator, dataset, other, split=split, limit=limit, batch_size=batch_size,
-                adversary=loaded.recipe.loss.adversary > 0, advance=advance,
-            )  # fmt: skip
-        else:
-            report = tasks.evaluate(
-                translator, dataset, "img2speech" if task == "vocabulary" else task, split=split, limit=limit,
-                transcriber=hear, batch_size=batch_size, wavs=wavs, photos=photos, then=speaker, advance=advance,
-            )  # fmt: skip
-            if task == "vocabulary":
-                report = vocabulary_report(report, dataset, other)
+        report = measure(
+            loaded, translator, task, dataset, other, transcriber=hear, wavs=wavs, photos=photos, then=speaker,
+            split=split, limit=limit, batch_size=batch_size, advance=advance,
+        )  # fmt: skip
     if out is not None:
         write_report(report, out, published)
         shown = min(plots, limit or plots)

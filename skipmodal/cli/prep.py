@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skipmodal.cli.output import tell
+from skipmodal.errors import one_line
 from skipmodal.image import EncoderName
 from skipmodal.tables import Table, print_table
 
@@ -145,7 +146,7 @@ def _print(report: "PrepReport", out: Path, dry_run: bool, val: float, test: flo
         rows.append(("seconds of silence cut", f"{sum(report.trimmed):,.1f}", median))
     print_table(Table("", ("", "", ""), rows), right=(1,))
     for reason, examples in report.examples.items():
-        print(f"{reason}, for example:", *examples, sep="\n  ")
+        print(f"{reason}, for example:", *map(one_line, examples), sep="\n  ")
     for split, asked, use in (("val", val, "train needs two items"), ("test", test, "eval measures")):
         if asked and not report.kept[split]:
             tell(

@@ -1,6 +1,7 @@
 """Sources -> prepared datasets: every row is validated, and what is left out is counted by reason."""
 
 import hashlib
+import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skipmodal.audio import AudioConfig, read_audio, spectrograms, trim_silence
+from skipmodal.audio import AudioConfig, audio_seconds, read_audio, spectrograms, trim_silence
 from skipmodal.data import sources
 from skipmodal.data import speak as engines
 from skipmodal.data.pipeline import Loaded, Pipeline, Task, Unusable, one_by_one
 from skipmodal.data.sources import BadRow, Medium, Row
 from skipmodal.data.writer import Dropped, PrepReport
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig, read_image, shrink, to_tensor
+from skipmodal.image import ImageConfig, check_picture, read_image, shrink, to_tensor
 from skipmodal.text import normalise
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _transcript(row: Row, rules: _Rules) -> list[str]:
 
 def _file(row: Row) -> Path:
     assert row.media
-    if not row.media.is_file():
+    if not os.path.isfile(row.media):  # unlike Path's, it never raises
         raise Unusable("missing file", str(row.media))
     return row.media
 
@@ -257,14 +258,11 @@ class _FeatureEncoder:
 
 
 def _check_picture(row: Row, texts: list[str]) -> Loaded:
-    from PIL import Image
-
-    path = _file(row)
     try:
-        with Image.open(path):  # reads no more than the header
-            return Loaded(row, texts, None)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Unusable("unreadable picture", f"{path}: {error}") from error
+        check_picture(_file(row))
+    except UserError as error:
+        raise Unusable("unreadable picture", str(error)) from error
+    return Loaded(row, texts, None)
 
 
 # ---------------------------------------------------------------- recordings
@@ -307,13 +305,10 @@ def _check_recording(row: Row, texts: list[str], rules: _Rules) -> Loaded:
     """Too long is not for a header to say: silence is yet to be cut."""
     if row.media is None:  # a sentence yet to be spoken
         return Loaded(row, texts, None)
-    import soundfile
-
-    path = _file(row)
     try:
-        seconds = soundfile.info(path).duration
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless formats
-        raise Unusable("unreadable audio", f"{path}: {error}") from error
+        seconds = audio_seconds(_file(row))
+    except UserError as error:
+        raise Unusable("unreadable audio", str(error)) from error
     if seconds < rules.min_seconds:
         raise Unusable("too short", f"{seconds:.2f} s, the limit is {rules.min_seconds:g} s")
     return Loaded(row, texts, None, seconds)

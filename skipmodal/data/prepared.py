@@ -14,6 +14,8 @@ While being written the folder is OUT.partial, whose journal says which source r
 """
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -26,6 +28,7 @@ from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path
 from skipmodal.image import ImageConfig
+from skipmodal.text import known
 
 FORMAT: Final = 1
 Kind = Literal["image-text", "text-speech"]
@@ -34,6 +37,7 @@ INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sa
 LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
 MAX_META_BYTES = 1 << 20
 CHECKED_ITEMS = 1 << 16  # of the index, at once
+_ID = re.compile(r"\w[\w.-]{0,199}")  # a name of a file, in its folder: see `sources.safe_id`
 
 
 class DatasetMeta(BaseModel):
@@ -92,11 +96,11 @@ class PreparedDataset:
             image = self.meta.image.model_copy(update={"encoder": "none"})
             self.meta = self.meta.model_copy(update={"image": image})
         try:
-            self._index = np.load(self.path / "index.npy", mmap_mode="r", allow_pickle=False)
+            self._index = np.lib.format.open_memmap(self.path / "index.npy", mode="r")
             self._lines = np.memmap(self.path / "items.jsonl", dtype=np.uint8, mode="r")
             layout = array_layout(self.meta.image, self.meta.audio)
             self._arrays = {name: ShardedArray(self.path, name, *layout[name]) for name in layout}
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header fails in many ways
             raise _damaged(self.path, str(error)) from error
         self._check()
 
@@ -116,11 +120,16 @@ class PreparedDataset:
         return np.flatnonzero(self._index[:, SPLIT] == SPLITS.index(split))
 
     def item(self, i: int) -> dict[str, Any]:
-        """The item's line of items.jsonl."""
+        """The item's line of items.jsonl: at least an `id` and `texts`. Raises UserError where it is damaged."""
         i = range(len(self))[i]
         end = self._index[i + 1, LINE] if i + 1 < len(self) else len(self._lines)
-        line: dict[str, Any] = json.loads(self._lines[self._index[i, LINE] : end].tobytes())
-        return line
+        try:
+            line = json.loads(self._lines[self._index[i, LINE] : end].tobytes())
+        except (ValueError, RecursionError):
+            line = None
+        if not _is_item(line):
+            raise _damaged(self.path, f"line {i + 1} of items.jsonl")
+        return line  # type: ignore[no-any-return]
 
     def texts(self, i: int) -> list[str]:
         """Normalised texts: all captions of a picture, or the one transcript of a recording."""
@@ -166,23 +175,30 @@ class PreparedDataset:
         for start in range(0, items, CHECKED_ITEMS):
             part = index[start : start + CHECKED_ITEMS + 1]
             here, after = part[:-1], part[1:]
-            rows_each = here[:, FRAMES] if self.meta.audio else 1
+            audio = self.meta.audio
+            rows_each, samples_each = (here[:, FRAMES], here[:, SAMPLES]) if audio else (1, 0)
             if (
                 part.min() < 0
                 or part[:, SPLIT].max() >= len(SPLITS)
                 or (after[:, LINE] <= here[:, LINE]).any()
                 or (after[:, ROW] != here[:, ROW] + rows_each).any()
-                or (after[:, SAMPLE] != here[:, SAMPLE] + here[:, SAMPLES]).any()
+                or (after[:, SAMPLE] != here[:, SAMPLE] + samples_each).any()
+                or (audio and part[:, SAMPLES].min() < 1)
+                or (audio and (part[:, FRAMES] != 1 + part[:, SAMPLES] // audio.hop_length).any())
             ):
                 raise _damaged(self.path, f"index.npy contradicts itself near item {start}")
+            for name, array in self._arrays.items():
+                first, count = (SAMPLE, SAMPLES) if name == "wav" else (ROW, FRAMES)
+                if not array.holds(part[:, first], part[:, count] if audio else 1):
+                    raise _damaged(self.path, f"the files of {name}.npy end elsewhere than the index says")
 
 
 def _read_meta(path: Path) -> DatasetMeta:
     file = path / "dataset.yaml"
-    if not file.is_file():
-        if partial_path(path).is_dir() or (path / "journal.jsonl").is_file():
+    if not os.path.isfile(file):  # unlike Path's, these never raise
+        if os.path.isdir(partial_path(path)) or os.path.isfile(path / "journal.jsonl"):
             raise UserError(f"{path}: half-written; run the same `skipmodal prep` command again, it resumes")
-        problem = "is not a prepared dataset (no dataset.yaml)" if path.exists() else "no such folder"
+        problem = "is not a prepared dataset (no dataset.yaml)" if os.path.exists(path) else "no such folder"
         raise UserError(f"{path}: {problem}; `skipmodal prep` makes one")
     try:
         if file.stat().st_size > MAX_META_BYTES:
@@ -198,6 +214,14 @@ def _read_meta(path: Path) -> DatasetMeta:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _is_item(line: Any) -> bool:
+    """Whether a line of items.jsonl has what training and evaluation count on; files are named by its id."""
+    if not isinstance(line, dict) or not isinstance(line.get("id"), str) or not isinstance(line.get("texts"), list):
+        return False
+    texts = line["texts"]
+    return bool(_ID.fullmatch(line["id"]) and texts and all(isinstance(text, str) and known(text) for text in texts))
 
 
 def _damaged(path: Path, detail: str) -> UserError:

@@ -13,14 +13,14 @@ from skipmodal.files import sync
 
 
 class ShardedArray:
-    """Read access by row number; ValueError where a file is not of the expected kind."""
+    """Read access by row number. A file that is damaged or not of the expected kind fails in many ways."""
 
     def __init__(self, folder: Path, name: str, dtype: str, row: tuple[int, ...]) -> None:
         self.maps: list[np.ndarray] = []
         self.starts: list[int] = []
         total = 0
         while (path := shard_path(folder, name, len(self.maps))).exists() or not self.maps:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
             if array.dtype.str != dtype or array.shape[1:] != row:
                 raise ValueError(f"{path.name} is {array.dtype.str} {array.shape}, not {dtype} (..., *{row})")
             self.maps.append(array)
@@ -30,6 +30,11 @@ class ShardedArray:
 
     def __len__(self) -> int:
         return self.total
+
+    def holds(self, first: np.ndarray, counts: np.ndarray | int) -> bool:
+        """Whether each of some blocks, which lie one after the other, is in one shard."""
+        shards = [np.searchsorted(self.starts, at, side="right") for at in (first, first + counts - 1)]
+        return bool((shards[0] == shards[1]).all())
 
     def rows(self, first: int, count: int) -> np.ndarray:
         shard = bisect_right(self.starts, first) - 1

@@ -291,7 +291,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _json_line(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    # Half a character, which a source or the name of a file may have, becomes the escape that JSON has for it.
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -28,7 +28,7 @@ from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
 from skipmodal.models.search import Sentences
-from skipmodal.text import EOS, PAD
+from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "alignment"})
@@ -139,11 +139,8 @@ class SkipModal(nn.Module):
         return self.image_decoder(latent)  # type: ignore[no-any-return]
 
     def tokenize(self, ids: Tensor) -> Tensor:
-        """Characters (B, L) -> tokens (B, S), both padded; the end is one where there is one."""
-        rows = []
-        for row in ids.tolist():
-            tokens = self.tokenizer.encode(text.decode(row))
-            rows.append(torch.tensor(tokens if EOS in row else tokens[:-1], dtype=torch.long))
+        """Characters (B, L) -> tokens (B, S), both padded; every sentence gets an end."""
+        rows = [torch.tensor(self.tokenizer.encode(text.decode(row))) for row in ids.tolist()]
         return pad_sequence(rows, batch_first=True, padding_value=PAD).to(ids.device)
 
     def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:

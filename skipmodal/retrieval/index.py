@@ -109,11 +109,18 @@ class Index:
             )
 
     def search(self, queries: np.ndarray, modality: Modality, k: int) -> list[list[Hit]]:
-        """The k items of one modality that are nearest to each query; queries are unit vectors float32 (Q, d_k)."""
+        """The k items of one modality that are nearest to each query; queries are unit vectors float32 (Q, d_k).
+
+        Raises UserError where the vectors are of another width, or no numbers.
+        """
+        if queries.shape[1] != self.meta.d_k:
+            raise self._damaged(f"its vectors are {self.meta.d_k} wide, those of the checkpoint {queries.shape[1]}")
         counts = [self.meta.counts.get(name, 0) for name in ORDER]
         number = ORDER.index(modality)
         first = sum(counts[:number])
         scores, places = top_k(queries, self._vectors[first : first + counts[number]], k)
+        if not np.isfinite(scores).all():
+            raise self._damaged("vectors.npy has what is no number")
         return [
             [
                 Hit(rank, score, self.item(first + place))
@@ -127,10 +134,16 @@ class Index:
         end = self._lines[i + 1] if i + 1 < len(self) else len(self._items)
         try:
             item = Item.model_validate_json(self._items[self._lines[i] : end].tobytes())
-            self.meta.sources[item.source]
+            if item.modality != self._modality(i) or item.source >= len(self.meta.sources):
+                raise IndexError
         except (ValidationError, IndexError) as error:
             raise self._damaged(f"line {i + 1} of items.jsonl") from error
         return item
+
+    def _modality(self, i: int) -> Modality:
+        """What vector i is of, by its place."""
+        ends = np.cumsum([self.meta.counts.get(name, 0) for name in ORDER])
+        return ORDER[int(np.searchsorted(ends, i, side="right"))]
 
     def where(self, item: Item) -> str:
         """The item's file, with the line of a text, or its dataset and id."""
@@ -230,8 +243,8 @@ def _write(
 
 def _read_meta(path: Path) -> IndexMeta:
     file = path / "index.yaml"
-    if not file.is_file():
-        problem = "is no complete index (no index.yaml)" if path.exists() else "no such index"
+    if not os.path.isfile(file):  # unlike Path's, these never raise
+        problem = "is no complete index (no index.yaml)" if os.path.exists(path) else "no such index"
         raise UserError(f"{path}: {problem}; `skipmodal retrieve build` makes one")
     try:
         if file.stat().st_size > MAX_META_BYTES:

@@ -63,10 +63,10 @@ def open_source(path: Path, number: int, features: bool, split: str | None = Non
 
     `number` is its place among the index's sources, `features` as in PreparedDataset.
     """
-    if (path / "dataset.yaml").is_file() or (path / "journal.jsonl").is_file():
+    if os.path.isfile(path / "dataset.yaml") or os.path.isfile(path / "journal.jsonl"):  # unlike Path's, never raising
         return DatasetSource(PreparedDataset(path, features), number, split)
-    if not path.is_dir():
-        raise UserError(f"{path}: {'is a file; give its folder' if path.exists() else 'no such folder'}")
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: {'is a file; give its folder' if os.path.exists(path) else 'no such folder'}")
     return FolderSource(path, number)
 
 
@@ -175,7 +175,7 @@ class FolderSource:
 
     def _file(self, item: Item) -> Path:
         file = inside(self.path, item.path or "")
-        if file is None or not file.is_file():
+        if file is None or not os.path.isfile(file):
             raise UserError(f"{self.path / (item.path or '')}: no such file any more; build the index again")
         return file
 

@@ -25,7 +25,7 @@ from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
 from skipmodal.training.losses import total_loss
 from skipmodal.training.monitor import Monitor
-from skipmodal.training.resume import find_latest, load_fitting, origin, restore, trainer_state
+from skipmodal.training.resume import find_latest, load_fitting, origin, own_run, restore, trainer_state
 from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
 from skipmodal.training.validation import validate
@@ -43,7 +43,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = N
     in a row. Under `torchrun` every process takes its share of each batch.
     """
     device = distributed.own_device(pick_device(recipe.train.device))
-    with distributed.join(device) as processes:
+    with distributed.join(device) as processes, own_run(run, processes.first):
         return _train(recipe, run, resume, init, device, processes)
 
 
@@ -62,10 +62,8 @@ def _train(
     found = find_latest(latest)
     if (found is not None or (run / "best").exists()) and not resume:
         raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--run {run}: cannot be made ({error.strerror})") from error
+    if found is None and (run / "best").exists():
+        raise UserError(f"{run}: has a best checkpoint but no latest to go on from; give another --run")
 
     started_from = origin(init, found)
     init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)

@@ -1,10 +1,12 @@
 """Going on from a checkpoint: the weights of another run, or everything of the same one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from skipmodal.audio import AudioConfig
 from skipmodal.checkpoint import Checkpoint, load_checkpoint, read_card, resolve_checkpoint
@@ -14,6 +16,29 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 
 STARTED_FROM = "\n## Weights it started from\n\n"
+
+
+@contextmanager
+def own_run(run: Path, first: bool) -> Iterator[None]:
+    """Makes the run's folder and keeps other trainings out of it, as long as this one lasts.
+
+    Of several processes that train together the `first` does. Raises UserError where another training has it.
+    """
+    if not first:
+        yield
+        return
+    lock = FileLock(run / ".lock")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"--run {run}: another training writes there; wait for it, or give another --run") from error
+    except OSError as error:
+        raise UserError(f"--run {run}: cannot be made ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_latest(latest: Path) -> Path | None:

@@ -116,3 +116,24 @@ assert not {"torch", "librosa", "torchaudio", "soundfile", "inflect"} & set(sys.
     assert done.returncode == 0, done.stderr
     assert "image-text" in done.stdout
     assert "--speak" in done.stdout
+
+
+def test_names_that_a_terminal_cannot_show(tmp_path: Path) -> None:
+    (tmp_path / "\udcff").mkdir()  # a name that is not UTF-8
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / "\udcff" / f"{name}.png")
+    lines = ['{"image": "\\u001b[2J\\ud800.png", "text": "x"}', '{"image": "a.png", "text": "x"}', '{"image": "b.png"}']
+    source = tmp_path / "\udcff" / "m.jsonl"
+    source.write_text("\n".join(lines))
+    command = [sys.executable, "-m", "skipmodal", "prep", "image-text", str(source), str(tmp_path / "d")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\\udcff/m.jsonl:1: " in done.stdout
+    assert b"\\x1b[2J\\ud800.png" in done.stdout
+    assert len(PreparedDataset(tmp_path / "d")) == 1
+
+
+def test_names_that_are_too_long_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 300)
+    assert str(run(monkeypatch, "image-text", long, tmp_path / "d")).endswith("cannot be used (File name too long)")
+    assert not list(tmp_path.iterdir())

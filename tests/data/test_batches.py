@@ -1,5 +1,7 @@
 """Batches: every item once an epoch, a function of seed and number, padded right."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from skipmodal import text
 from skipmodal.config import DataConfig
 from skipmodal.data.batches import TrainingBatches, _captions, _Plan, collate, validation_batches
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import UserError
 from skipmodal.tokenizer import Tokenizer
 
 WORDLESS = Tokenizer()
@@ -68,6 +71,20 @@ def test_a_batch_is_a_function_of_seed_and_number(datasets):
     stream = TrainingBatches(*datasets, DataConfig(batch_size=6), WORDLESS, 0)
     list(map(stream.__getitem__, range(17)))
     assert stream[17].names == draw(0, 17).names
+
+
+@pytest.mark.parametrize("name", ["image-text", "text-speech"])
+def test_a_damaged_line_is_found_before_training(toy, tmp_path, name):
+    shutil.copytree(toy, tmp_path / "toy")
+    file = tmp_path / "toy" / name / "items.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"texts"', b'"tests"'))
+    with pytest.raises(UserError, match=r"line \d+ of items\.jsonl"):
+        TrainingBatches(
+            *(PreparedDataset(tmp_path / "toy" / each) for each in ("image-text", "text-speech")),
+            DataConfig(),
+            WORDLESS,
+            0,
+        )
 
 
 def test_only_training_items_are_drawn(datasets):

@@ -1,5 +1,6 @@
 """Preparing datasets: what is kept is right, what is left out is counted, and a killed run is finished."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-from skipmodal import progress
 from skipmodal.audio import AudioConfig, spectrograms
 from skipmodal.data import pipeline, prepare
 from skipmodal.data.prepare import mel_batch, prepare_image_text, prepare_text_speech, split_of
@@ -89,6 +89,34 @@ def test_pictures(tmp_path: Path) -> None:
     assert data.meta.dropped == report.dropped
     assert (data.meta.source, data.meta.licence, data.meta.image) == ("m.csv (manifest)", "CC0", IMAGE)
     assert len((tmp_path / "d" / "dropped.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path, dry_run: bool) -> None:
+    pictures(tmp_path, 1)
+    names = ["x" * 300 + ".png", "\ud800.png", "p0.png"]
+    lines = [json.dumps({"image": name, "text": "a dog", "id": f"\udcff{i}"}) for i, name in enumerate(names)]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    report = prepare_image_text(tmp_path / "m.jsonl", tmp_path / "d", image=IMAGE, dry_run=dry_run)
+    assert report.dropped == {"missing file": 2}
+    assert report.kept.total() == 1
+    assert not (tmp_path / "d.partial").exists()
+
+
+def test_a_dry_run_refuses_what_the_header_shows(tmp_path: Path) -> None:
+    rows = {
+        "a.wav": (np.zeros(9), 999_999, "WAV"),
+        "b.wav": (np.zeros(900), 8000, "VOC"),
+        "c.wav": (tone(1), 8000, "WAV"),
+    }
+    for name, (wav, rate, container) in rows.items():
+        soundfile.write(tmp_path / name, wav, rate, format=container)
+    (tmp_path / "m.csv").write_text("audio,text\n" + "".join(f"{name},x\n" for name in rows))
+    assert speech(tmp_path / "m.csv", tmp_path / "d", dry_run=True).dropped == {"unreadable audio": 2}
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png", "EPS")
+    Image.new("RGB", (30, 20)).save(tmp_path / "b.png")
+    (tmp_path / "m.csv").write_text("image,text\na.png,x\nb.png,x\n")
+    assert prepare_image_text(tmp_path / "m.csv", tmp_path / "d", dry_run=True).dropped == {"unreadable picture": 1}
 
 
 def test_repeated_ids_are_left_out(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from skipmodal import text
 from skipmodal.audio import AudioConfig
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.writer import DatasetWriter, Dropped, Kept
@@ -31,7 +32,7 @@ def speech_items() -> list[Kept]:
         mel = rng.random((AUDIO.frames(samples), AUDIO.n_mels)).astype(np.float16)
         wav = rng.integers(-32768, 32768, samples).astype(np.int16)
         split = ("train", "val", "test")[i % 3]
-        items.append(Kept(f"r{i}", split, [f"Sentence é {i}."], (mel, wav), trimmed_seconds=0.25))
+        items.append(Kept(f"é{i}", split, [f"Sentence {'abcdefg'[i]}."], (mel, wav), trimmed_seconds=0.25))
     return items
 
 
@@ -51,7 +52,9 @@ def write_pictures(out: Path, count: int = 6, size: int = 16) -> np.ndarray:
     image = ImageConfig(size=size)
     settings = {"kind": "image-text", "source": "s", "licence": "CC0", "image": image.model_dump()}
     with DatasetWriter(out, settings, [str(i) for i in range(count)]) as writer:
-        writer.commit(Kept(f"p{i}", "train", [f"one {i}", "two"], (pixels[i : i + 1],)) for i in range(count))
+        writer.commit(
+            Kept(f"p{i}", "train", [f"one {'abcdef'[i % 6]}", "two"], (pixels[i : i + 1],)) for i in range(count)
+        )
         writer.finish()
     return pixels
 
@@ -62,7 +65,7 @@ def test_pictures_come_back(tmp_path: Path) -> None:
     assert len(data) == 6
     assert all((data.image(i) == pixels[i]).all() for i in range(6))
     assert (data.image(-1) == pixels[-1]).all()
-    assert data.texts(3) == ["one 3", "two"]
+    assert data.texts(3) == ["one d", "two"]
     assert data.item(-1)["id"] == "p5"
     assert data.indices("train").tolist() == list(range(6))
     assert data.indices("val").size == 0
@@ -206,6 +209,91 @@ def test_nothing_is_unpickled(tmp_path: Path, name: str, wrapped: bool, capsys: 
     with pytest.raises(UserError, match="damaged"):
         PreparedDataset(tmp_path / "d")
     assert "unpickled" not in capsys.readouterr().out
+
+
+def forged_header(path: Path, header: str) -> None:
+    data = header.encode().ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(data).to_bytes(2, "little") + data + bytes(1000))
+
+
+@pytest.mark.parametrize("name", ["index.npy", "mel.npy"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (7, 6",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999999999, 6)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': ()}",
+        "{'descr': None, 'fortran_order': False, 'shape': (7, 6)}",
+        "{'descr': [('a', 5)], 'fortran_order': False, 'shape': (7, 6)}",
+        "(" * 100,
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (7, 6)}\0",
+        "'" * 3,
+        "{(1, 2): 3}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (7, 6)}",
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_forged_headers_are_refused(tmp_path: Path, name: str, header: str) -> None:
+    write_speech(tmp_path / "d")
+    forged_header(tmp_path / "d" / name, header)
+    with pytest.raises(UserError, match="damaged"):
+        PreparedDataset(tmp_path / "d")
+
+
+def test_an_archive_is_no_array(tmp_path: Path) -> None:
+    write_speech(tmp_path / "d")
+    for name in ("index.npy", "mel.npy"):
+        with (tmp_path / "d" / name).open("wb") as file:
+            np.savez(file, x=np.zeros(3))
+        with pytest.raises(UserError, match="damaged"):
+            PreparedDataset(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff", b"{", b"5", b"null", b"{}", b'{"id": 5, "texts": ["a"]}', b'{"id": "a", "texts": "a"}',
+        b'{"id": "a", "texts": []}', b'{"id": "a", "texts": [""]}', b'{"id": "a", "texts": [5]}',
+        b'{"id": "a", "texts": ["a 5"]}', b'{"id": "a", "texts": ["\xc3\xa9"]}', b'{"id": "../a", "texts": ["a"]}',
+        b'{"id": ".a", "texts": ["a"]}', b'{"id": "", "texts": ["a"]}', b"[" * 60,
+    ],
+)  # fmt: skip
+def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
+    write_speech(tmp_path / "d")
+    file = tmp_path / "d" / "items.jsonl"
+    before, damaged, after = file.read_bytes().split(b"\n", 2)
+    file.write_bytes(b"\n".join((before, line.ljust(len(damaged)), after)))
+    data = PreparedDataset(tmp_path / "d")
+    assert data.item(0)["id"] == "é0"
+    for read in (data.item, data.texts):
+        with pytest.raises(UserError, match=r"damaged \(line 2 of items\.jsonl\)"):
+            read(1)
+
+
+def test_any_bit_of_the_items_may_flip(tmp_path: Path) -> None:
+    write_speech(tmp_path / "d")
+    file = tmp_path / "d" / "items.jsonl"
+    good, rng = file.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for place in rng.permutation(len(good))[:200]:
+        bad = bytearray(good)
+        bad[place] ^= 1 << rng.integers(8)
+        file.write_bytes(bad)
+        try:
+            data = PreparedDataset(tmp_path / "d")
+            assert all(text.encode(each) for i in range(len(data)) for each in data.texts(i))
+        except UserError:
+            refused += 1
+    assert refused > 20
+
+
+def test_shards_that_end_elsewhere_are_refused(tmp_path: Path) -> None:
+    write_speech(tmp_path / "d", 1500)
+    first, second = (np.load(tmp_path / "d" / name) for name in ("wav.npy", "wav.1.npy"))
+    np.save(tmp_path / "d" / "wav.npy", first[:-1])
+    np.save(tmp_path / "d" / "wav.1.npy", np.concatenate([first[-1:], second]))
+    with pytest.raises(UserError, match=r"damaged \(the files of wav\.npy end elsewhere"):
+        PreparedDataset(tmp_path / "d")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_the_page_has_the_table_of_the_markdown(tmp_path):
         assert page.cells == [cell for cell in shown if cell.strip(" |")]
         assert ("no: other sentences and voices" in markdown) == published
         assert "SPICE: no Java" in markdown
-    assert page.cells[3:6] == ["this checkpoint", "12.3", "DeepVoice3 (table 3)"]
+    assert page.cells[3:6] == ["this checkpoint", "12.3", "DeepVoice3 (Table 3)"]
     assert not (tmp_path / "plots").exists()
 
 

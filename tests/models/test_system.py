@@ -300,3 +300,14 @@ def test_speech_names_the_sentence_behind_it(kind):
     for name, encode in latents(model, batch):
         _, sentences = model.generate_speech(encode(slice(0, 2)), 30, 12)
         assert (sentences is None) == (kind == "vector" or name == "text")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_broken_weights_give_what_can_be_told_as_such(kind, beam):
+    model, batch = tiny_model(kind).eval(), tiny_batch()
+    for p in model.parameters():
+        p.data.fill_(torch.nan)
+    latent = model.encode_image(batch.images)
+    assert not model.generate_text(latent, 12, beam).log_probability.isfinite().any()
+    assert not model.generate_speech(latent, 30, 12, beam)[0].linear.isfinite().all()

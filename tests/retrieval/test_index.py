@@ -229,6 +229,38 @@ def test_a_damaged_line_is_named(built, line):
     assert Index(index.path).item(1)
 
 
+def test_a_line_of_another_modality_is_damaged(built):
+    index, _ = built
+    file = index.path / "items.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"modality":"image"', b'"modality":"text" '))
+    with pytest.raises(UserError, match=r"line 1 of items\.jsonl"):
+        Index(index.path).item(0)
+
+
+def test_vectors_of_another_width_or_no_numbers_are_damaged(parts, built):  # noqa: F811
+    *_, translator = parts
+    index, _ = built
+    query, everything = u(translator, "a dog runs", "text"), np.load(index.path / "vectors.npy")
+    np.save(index.path / "vectors.npy", everything * np.float32(np.nan))
+    with pytest.raises(UserError, match="no number"):
+        Index(index.path).search(query, "image", 3)
+    np.save(index.path / "vectors.npy", everything[:, :7])
+    edited(index, d_k=7)
+    with pytest.raises(UserError, match="its vectors are 7 wide, those of the checkpoint 16"):
+        Index(index.path).search(query, "image", 3)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800"])
+def test_sources_that_no_folder_can_be_are_gone(built, name):
+    index, _ = built
+    file = index.path / "index.yaml"
+    tree = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**tree, "sources": [{"path": name} for _ in range(3)]}))
+    forged = Index(index.path)
+    with pytest.raises(UserError, match="no such folder"):
+        forged.source(forged.item(0))
+
+
 def test_another_checkpoint_is_refused(built, tmp_path):
     index, _ = built
     index.check(SHA)

@@ -97,7 +97,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
 def safe_id(raw: str) -> str:
     """An id that is also a harmless file name; one that must be changed gets a digest, so that none meet."""
     clean = re.sub(r"[^\w.-]", "_", raw).lstrip(".-")[:100]
-    digest = hashlib.sha256(raw.encode(errors="replace")).hexdigest()
+    digest = hashlib.sha256(raw.encode(errors="surrogatepass")).hexdigest()
     return clean if raw and clean == raw else f"{clean or 'item'}-{digest[:8]}"
 
 

@@ -1,0 +1,203 @@
+"""The sweep file: what is trained, with which seeds, and what is measured; all of it checked before anything trains."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skipmodal.config import MAX_LISTED, Recipe, describe, load_recipe, read_yaml, recipes_folder
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import UserError
+from skipmodal.evaluation.measure import FIGURES, PAIRED
+from skipmodal.evaluation.published import TABLES
+from skipmodal.evaluation.tasks import TASKS
+from skipmodal.metrics.transcribe import Transcriber
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Measure(_Section):
+    """One evaluation of every trained run, as `skipmodal eval` does it."""
+
+    task: Literal["toy", "embedding", "img2speech", "img2text", "speech2text", "text2speech"]
+    data: Path = Field(description="prepared dataset")
+    against: Path | None = Field(default=None, description="toy, embedding: the second one")
+    split: Literal["train", "val", "test"] = "test"
+    limit: Annotated[int | None, Field(ge=2, description="the first items only")] = None
+    max_seconds: Annotated[float, Field(ge=0.1, le=60, description="length cap of the speech")] = 15.0
+    transcriber: str | None = Field(default=None, description="as that of `skipmodal eval`, to hear speech with")
+    figures: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def column(self, figure: str) -> str:
+        """The head of a figure's column: with its direction, where it doesn't name one itself."""
+        return f"{self.task} {figure}" if self.task in TASKS else figure
+
+
+class System(_Section):
+    """One row of the table."""
+
+    name: Name
+    recipe: str
+    overrides: tuple[str, ...] = Field(default=(), alias="set")
+    paper: dict[str, str] = Field(default={}, description="tables of the paper, and the row that this system is there")
+
+
+class SweepFile(_Section):
+    """A sweep as its file states it."""
+
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    overrides: tuple[str, ...] = Field(default=(), alias="set", description="for all systems, before their own")
+    cpus: Annotated[int, Field(ge=1, le=1024, description="threads of a run, which Ray keeps for it")] = 1
+    gpus: Annotated[float, Field(ge=0, le=64, description="that Ray keeps for a run; 0.5: two runs share one")] = 0.0
+    evaluate: Annotated[tuple[Measure, ...], Field(min_length=1)]
+    systems: Annotated[tuple[System, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system with a seed, and where it is trained."""
+
+    system: str
+    seed: int
+    recipe_name: str
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    measures: tuple[Measure, ...]
+    folder: Path
+    cpus: int
+    gpus: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked sweep: rows, columns and runs of its table."""
+
+    name: str
+    seeds: tuple[int, ...]
+    systems: tuple[System, ...]
+    columns: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+
+def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
+    """Reads a sweep: a YAML file, or the name of a shipped one (`toy_paper`); its runs will lie in `folder`.
+
+    `overrides` are for all systems, after what the file sets. Raises UserError that lists every problem at once: in
+    the file, in a recipe, in the data, or in what is to be measured.
+    """
+    path = _find(file)
+    tree = read_yaml(path, "sweep")
+    try:
+        sweep = SweepFile.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"sweep {file}: {describe(error, SweepFile)}") from error
+    problems: list[str] = []
+    runs = []
+    for system in sweep.systems:
+        changes = (*sweep.overrides, *system.overrides, *overrides)
+        if any(change.startswith("train.seed=") for change in changes):
+            problems.append(f"{system.name}: train.seed is what `seeds` is for")
+        for seed in sweep.seeds:
+            try:
+                recipe = load_recipe(system.recipe, [*changes, f"train.seed={seed}"])
+            except UserError as error:  # of every seed the same
+                problems.append(f"{system.name}: {error}")
+                break
+            runs.append(
+                Run(
+                    system.name, seed, system.recipe, changes, recipe, sweep.evaluate,
+                    folder / f"{_slug(system.name)}-s{seed}", sweep.cpus, sweep.gpus,
+                )
+            )  # fmt: skip
+    columns = [measure.column(figure) for measure in sweep.evaluate for figure in measure.figures]
+    problems += [f"seed {seed}: given twice" for seed in _twice([str(seed) for seed in sweep.seeds])]
+    problems += [f"systems: {name!r} is given twice" for name in _twice([system.name for system in sweep.systems])]
+    alike = _twice([_slug(name).lower() for name in dict.fromkeys(system.name for system in sweep.systems)])
+    problems += [f"systems: two names make the same folder, {slug}" for slug in alike]
+    problems += [f"evaluate: {column!r} is given twice" for column in _twice(columns)]
+    problems += [problem for measure in sweep.evaluate for problem in _check_measure(measure)]
+    problems += [problem for system in sweep.systems for problem in _check_paper(system)]
+    used = {(run.recipe.data.image_text, "image-text") for run in runs}
+    used |= {(run.recipe.data.text_speech, "text-speech") for run in runs}
+    problems += [problem for path, kind in sorted(used) for problem in _check_data(path, kind)]
+    if problems:
+        shown = list(dict.fromkeys(problems))
+        more = [f"and {len(shown) - MAX_LISTED} more"] if len(shown) > MAX_LISTED else []
+        raise UserError(f"sweep {file}: {'; '.join([*shown[:MAX_LISTED], *more])}")
+    return Plan(path.stem, sweep.seeds, sweep.systems, tuple(columns), tuple(runs))
+
+
+def _find(file: str) -> Path:
+    path = Path(file)
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
+        return path
+    shipped = recipes_folder() / "sweeps"
+    path = shipped / f"{file}.yaml"
+    if not os.path.isfile(path):
+        names = ", ".join(sorted(each.stem for each in shipped.glob("*.yaml")))
+        raise UserError(f"sweep {file!r}: no such file, and not one of the shipped: {names}")
+    return path
+
+
+def _slug(name: str) -> str:
+    """A system's name as that of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.") or "-"
+
+
+def _twice(values: Sequence[str]) -> list[str]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _check_measure(measure: Measure) -> Iterator[str]:
+    task = measure.task
+    for figure in set(measure.figures) - set(FIGURES[task]):
+        yield f"evaluate: {task} has no figure {figure!r}; it has {', '.join(FIGURES[task])}"
+    if measure.against is not None and task not in PAIRED:
+        yield f"evaluate: {task} takes one dataset, and no `against`"
+    if measure.against is None and task == "toy":
+        yield "evaluate: toy needs `against`, the recordings"
+    yield from _check_data(measure.data, "image-text" if task == "toy" else TASKS.get(task))
+    if measure.against is not None:
+        yield from _check_data(measure.against, "text-speech" if task == "toy" else None)
+    if task in TASKS and task.endswith("speech"):
+        if measure.transcriber is None:
+            yield f"evaluate: {task} needs a `transcriber` to be heard"
+        else:
+            try:
+                Transcriber(measure.transcriber)
+            except UserError as error:
+                yield f"evaluate: {error}"
+    elif measure.transcriber is not None:
+        yield f"evaluate: {task} has no use for a `transcriber`"
+
+
+def _check_paper(system: System) -> Iterator[str]:
+    for name, row in system.paper.items():
+        if name not in TABLES:
+            yield f"{system.name}: the paper has no {name!r}; there are: {'; '.join(TABLES)}"
+        elif row not in (rows := [each[0] for each in TABLES[name].rows]):
+            yield f"{system.name}: {name} has no row {row!r}; it has: {'; '.join(rows)}"
+
+
+def _check_data(path: Path, kind: str | None) -> Iterator[str]:
+    try:
+        found = PreparedDataset(path, features=False).meta.kind
+    except UserError as error:
+        yield str(error)
+        return
+    if kind not in (None, found):
+        yield f"{path}: is a {found} dataset where {kind} is needed"

@@ -1,0 +1,199 @@
+"""One run of a sweep: trained, or trained on from its checkpoint, then measured; and what is left of it on disk.
+
+DIR/SYSTEM-sSEED/
+    run.json      recipe, overrides and settings, and the seconds of CPU that training has taken so far
+    result.json   the same with the figures, once they are measured
+    latest/ best/ tensorboard/   the training run
+    train.log     what `skipmodal train` says
+    eval/         reports with all figures and what was said of each item
+"""
+
+import json
+import os
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+
+from skipmodal.checkpoint import load_checkpoint
+from skipmodal.config import dump_recipe, recipe_of
+from skipmodal.data.prepared import PreparedDataset
+from skipmodal.device import pick_device
+from skipmodal.errors import UserError
+from skipmodal.evaluation.measure import measure
+from skipmodal.evaluation.report import write_report
+from skipmodal.files import write_atomic
+from skipmodal.metrics.transcribe import Transcriber
+from skipmodal.sweep.plan import Run
+from skipmodal.training.loop import train
+from skipmodal.translate import Translator
+
+CLOCK_SECONDS = 10.0  # of accounting that a killed run loses
+MAX_BYTES = 1_000_000  # of a file of ours
+
+
+class Result(NamedTuple):
+    """What a run came to: figures by column (None: this system has no such figure), or what went wrong."""
+
+    figures: dict[str, float | None]
+    cpu_seconds: float
+    error: str | None = None
+
+
+def read_result(run: Run) -> Result | None:
+    """The result of a run that is done; None where there is still something to do.
+
+    Raises UserError where the folder holds a system of the same name that was another.
+    """
+    check_unchanged(run)
+    found = _read(run.folder / "result.json")
+    if found is None or found.get("evaluate") != _measures(run):
+        return None
+    return Result(found["figures"], found["cpu_seconds"])
+
+
+def check_unchanged(run: Run) -> None:
+    """Raises UserError where the run's folder holds other settings, and says which."""
+    found = _read(run.folder / "run.json")
+    if found is None:
+        return
+    try:
+        old, new = dump_recipe(recipe_of(found.get("settings"))), dump_recipe(run.recipe)
+    except ValidationError as error:
+        raise UserError(f"{run.name}: {run.folder} is of another version; give a new --run, or remove it") from error
+    if old != new:
+        changed = [
+            f"{section}.{key}={value}"
+            for section, values in old.items()
+            for key, value in values.items()
+            if new[section].get(key) != value
+        ]
+        shown = ", ".join(changed[:5]) or "less"
+        raise UserError(f"{run.name}: {run.folder} was made with {shown}; set it so, give a new --run, or remove it")
+
+
+def attempt(run: Run) -> Result:
+    """`execute`, whose errors become a result: one run that fails leaves the others their turn."""
+    try:
+        return execute(run)
+    except UserError as error:
+        return Result({}, 0.0, str(error))
+    except Exception as error:  # a fault of ours, or no memory left
+        with (run.folder / "train.log").open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        line = " ".join(str(error).split())[:200]
+        return Result({}, 0.0, f"{type(error).__name__}: {line} (see {run.folder / 'train.log'})")
+
+
+def execute(run: Run) -> Result:
+    """Trains, measures and writes result.json; what is done already is not done again.
+
+    Two processes never work in one folder: the second waits, and finds it done.
+    Raises UserError where training or measuring does.
+    """
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        log = (run.folder / "train.log").open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{run.folder}: cannot be made ({error.strerror or error})") from error
+    with log, _locked(run.folder):
+        if (done := read_result(run)) is not None:
+            return done
+        torch.set_num_threads(run.cpus)
+        with redirect_stderr(log), _accounting(run):
+            train(run.recipe, run.folder, resume=True)
+        with redirect_stderr(log):
+            figures = _figures(run)
+        record = {**(_read(run.folder / "run.json") or {}), "evaluate": _measures(run), "figures": figures}
+        _write(run.folder / "result.json", record)
+        return Result(figures, record["cpu_seconds"])
+
+
+def _figures(run: Run) -> dict[str, float | None]:
+    """Measures the best checkpoint, as `skipmodal eval` does; whole reports go into the run's folder."""
+    device = pick_device(run.recipe.train.device)
+    loaded = load_checkpoint(run.folder, device)
+    figures: dict[str, float | None] = {}
+    for number, each in enumerate(run.measures, 1):
+        translator = Translator(loaded, device, max_seconds=each.max_seconds, max_text=300)
+        features = translator.image.encoder != "none"
+        report = measure(
+            loaded, translator, each.task, PreparedDataset(each.data, features=features),
+            PreparedDataset(each.against, features=features) if each.against else None,
+            transcriber=Transcriber(each.transcriber) if each.transcriber else None, split=each.split, limit=each.limit,
+        )  # fmt: skip
+        folder = run.folder / "eval" / f"{number}-{each.task}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_report(report, folder)
+        figures |= {each.column(name): report.figures.get(name) for name in each.figures}
+    return figures
+
+
+@contextmanager
+def _accounting(run: Run) -> Iterator[None]:
+    """Keeps run.json, where the seconds of CPU go on from those of earlier attempts."""
+    path = run.folder / "run.json"
+    before, started = (_read(path) or {}).get("cpu_seconds", 0.0), _cpu_seconds()
+    ended = threading.Event()
+
+    def note() -> None:
+        _write(path, {
+            "system": run.system, "seed": run.seed, "recipe": run.recipe_name, "overrides": run.overrides,
+            "settings": dump_recipe(run.recipe), "cpu_seconds": round(before + _cpu_seconds() - started, 1),
+        })  # fmt: skip
+
+    def keep() -> None:
+        while not ended.wait(CLOCK_SECONDS):
+            note()
+
+    note()
+    clock = threading.Thread(target=keep, daemon=True)
+    clock.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        clock.join()
+        note()
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has started and seen end."""
+    return sum(os.times()[:4])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The lock goes when the process does, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _measures(run: Run) -> list[dict[str, Any]]:
+    return [each.model_dump(mode="json") for each in run.measures]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON file of ours; None where there is none that is whole."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(record, indent=1) + "\n").encode())

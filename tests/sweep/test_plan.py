@@ -1,0 +1,93 @@
+"""The sweep file: what is shipped is sound, and everything wrong in one is told before anything trains."""
+
+import pytest
+import yaml
+
+from skipmodal.config import load_recipe, recipes_folder
+from skipmodal.errors import UserError
+from skipmodal.evaluation import measure
+from skipmodal.evaluation.published import TABLES
+from skipmodal.sweep.plan import SweepFile, load_plan
+
+
+def test_runs_are_systems_times_seeds_with_all_overrides_in_order(sweep, tmp_path):
+    file = sweep(seeds=[0, 7], systems=[("full", []), ("w/o M", ["model.memory=none", "optim.lr=0.5"])])
+    plan = load_plan(str(file), tmp_path / "runs", ["train.max_steps=9"])
+    assert [(run.system, run.seed) for run in plan.runs] == [("full", 0), ("full", 7), ("w/o M", 0), ("w/o M", 7)]
+    assert [run.folder.name for run in plan.runs] == ["full-s0", "full-s7", "w-o-M-s0", "w-o-M-s7"]
+    last = plan.runs[-1].recipe
+    assert (last.model.memory, last.optim.lr, last.train.max_steps, last.train.seed) == ("none", 0.5, 9, 7)
+    assert plan.runs[0].recipe.optim.lr == 0.002
+    assert plan.columns == ("img2text whole", "img2speech whole", "modality from z", "modality from z, by C")
+
+
+@pytest.mark.parametrize("name", ["toy", "toy_paper"])
+def test_shipped_sweeps_are_sound(name):
+    file = SweepFile.model_validate(yaml.safe_load((recipes_folder() / "sweeps" / f"{name}.yaml").read_text()))
+    assert file.seeds == (0, 1, 2)
+    assert [system.name for system in file.systems][:6] == [
+        "full",
+        "w/o M",
+        "M -> FC",
+        "w/o T",
+        "w/o L_adv",
+        "alternate",
+    ]
+    kinds = set()
+    for system in file.systems:
+        kinds.add(load_recipe(system.recipe, [*file.overrides, *system.overrides]).model.kind)
+        for table, row in system.paper.items():
+            assert row in [each[0] for each in TABLES[table].rows]
+    assert kinds == {"vector" if name == "toy_paper" else "tokens"}
+    for each in file.evaluate:
+        assert set(each.figures) <= set(measure.FIGURES[each.task])
+
+
+def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
+    file = sweep(
+        seeds=[1, 1],
+        systems=[("a b", ["optim.lrr=1"]), ("a-b", ["train.seed=3"]), ("c", ["data.image_text=nowhere"]), ("c", [])],
+        evaluate=[
+            {"task": "toy", "data": str(toy / "text-speech"), "figures": ["img2text hole"]},
+            {"task": "img2speech", "data": str(toy / "image-text"), "figures": ["WER"]},
+            {"task": "text2speech", "data": str(toy / "text-speech"), "transcriber": "ears:x", "figures": ["CER"]},
+            {"task": "img2text", "data": str(toy / "image-text"), "against": "x", "figures": ["BLEU-1", "BLEU-1"]},
+        ],
+        paper={"Table 4": "Ours w/o Z", "Table 9": "Ours"},
+    )
+    with pytest.raises(UserError) as caught:
+        load_plan(str(file), tmp_path)
+    for problem in (
+        "a b: recipe", "optim.lrr: unknown key, did you mean optim.lr?", "a-b: train.seed is what `seeds` is for",
+        "nowhere: ", "seed 1: given twice", "'c' is given twice", "two names make the same folder, a-b",
+        "toy has no figure 'img2text hole'; it has img2text size", "toy needs `against`",
+        "is a text-speech dataset where image-text is needed", "img2speech needs a `transcriber`",
+        "transcriber 'ears:x'", "img2text takes one dataset", "'img2text BLEU-1' is given twice",
+        "Table 4 has no row 'Ours w/o Z'; it has: Ours w/o M", "the paper has no 'Table 9'; there are: Table 1",
+    ):  # fmt: skip
+        assert problem in str(caught.value), problem
+    assert not (tmp_path / "a-b-s1").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: []\nsystems: 3", r"seeds: .*; evaluate: Field required; systems: "),
+        ("sedes: [1]", "sedes: unknown key, did you mean seeds"),
+        ("- 1", "."),
+        ("systems: [{name: x, recipe: toy, sett: []}]", r"systems\.0\.sett: unknown key"),
+        ("systems: [{name: 'a\tb', recipe: toy}]", r"systems\.0\.name"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_a_file_of_another_form_is_one_line(tmp_path, text, message):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_plan(str(file), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_not_shipped(tmp_path):
+    with pytest.raises(UserError, match="not one of the shipped: toy, toy_paper"):
+        load_plan("nothing", tmp_path)

@@ -1,0 +1,72 @@
+"""Means, deviations and intervals by hand; Markdown, CSV and a picture."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skipmodal.sweep.plan import load_plan
+from skipmodal.sweep.runner import Result
+from skipmodal.sweep.table import Cell, as_csv, markdown, tabulate, write_tables
+
+
+@pytest.fixture
+def found(sweep, tmp_path):
+    file = sweep(seeds=[0, 1, 2], paper={"Table 4": "Ours w/o T", "Table 6": "n_k 10, d_k 256"})
+    plan = load_plan(str(file), tmp_path)
+    figures = [(10, 60), (20, 60), (60, 60), (7, None), (0, 0), (0, 0)]
+    results = {
+        run: Result({"img2text whole": a, "img2speech whole": b, "modality from z": 50.0}, 60.0 * k)
+        for k, (run, (a, b)) in enumerate(zip(plan.runs, figures, strict=True))
+    }
+    for run in plan.runs[4:]:
+        results[run] = Result({}, 0.0, "went wrong")
+    return plan, results
+
+
+def test_a_cell_by_hand():
+    cell = Cell((10.0, 20.0, 60.0))
+    assert cell.mean == 30
+    assert cell.deviation == pytest.approx(700**0.5)  # (400 + 100 + 900) / 2
+    assert cell.interval == pytest.approx((30 - 65.724, 30 + 65.724), abs=1e-2)  # t of 2 degrees: 4.3027
+    assert str(cell) == "30.0 ± 26.5"
+    assert (str(Cell((7.0,))), Cell((7.0,)).interval) == ("7.0", None)
+    assert (str(Cell(())), Cell(()).interval) == ("-", None)
+
+
+def test_the_table_has_the_papers_rows_and_leaves_failed_runs_out(found):
+    plan, results = found
+    lines = markdown(plan, tabulate(plan, results)).splitlines()
+    heads = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    rows = [dict(zip(heads, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines[2:4]]
+    assert rows[0] == {
+        "system": "full", "seeds": "3", "img2text whole": "30.0 ± 26.5", "img2speech whole": "60.0 ± 0.0",
+        "modality from z": "50.0 ± 0.0", "modality from z, by C": "-", "CPU minutes": "1.0 ± 1.0",
+        "Table 4: BLEU-1, image to text": "68.6", "Table 4: WER, speech to text": "6.01",
+        "Table 6: BLEU-1, image to text": "62.5",
+    }  # fmt: skip
+    assert (rows[1]["seeds"], rows[1]["img2text whole"], rows[1]["img2speech whole"]) == ("1", "7.0", "-")
+    assert "seeds 0, 1, 2" in lines[-1]
+    assert "not comparable" in lines[-1]
+
+
+def test_the_csv_is_unrounded_and_has_the_intervals(found):
+    plan, results = found
+    rows = list(csv.DictReader(io.StringIO(as_csv(plan, tabulate(plan, results)))))
+    assert float(rows[0]["img2text whole"]) == 30
+    assert float(rows[0]["img2text whole sd"]) == pytest.approx(26.4575)
+    assert float(rows[0]["img2text whole 95% low"]) == pytest.approx(-35.724, abs=1e-2)
+    assert rows[1]["img2text whole sd"] == rows[1]["img2text whole 95% high"] == ""
+    assert rows[1]["Table 4: WER, speech to text"] == "6.01"
+
+
+def test_files_and_the_picture(found, tmp_path):
+    plan, results = found
+    text = write_tables(plan, results, tmp_path)
+    assert (tmp_path / "table.md").read_text() == text
+    assert (tmp_path / "table.csv").read_text().startswith("system,seeds,img2text whole,")
+    picture = np.asarray(Image.open(tmp_path / "table.png").convert("L"))
+    assert picture.shape[1] == 900
+    assert (picture < 100).sum() > 1000

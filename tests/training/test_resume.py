@@ -1,0 +1,52 @@
+"""Who may write to a run, and what it goes on from."""
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skipmodal.errors import UserError
+from skipmodal.training.loop import train
+from skipmodal.training.resume import own_run
+
+
+def test_a_second_training_in_the_same_folder_is_refused(recipe, tmp_path):
+    with own_run(tmp_path / "run", first=True):
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom skipmodal.training.resume import own_run\n"
+            "with own_run(Path(sys.argv[1]), True): pass"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+        assert "another training writes there" in done.stderr and done.returncode
+    train(recipe(), tmp_path / "run")  # it is free again
+
+
+def test_other_processes_of_the_same_training_are_let_in(tmp_path):
+    with own_run(tmp_path / "run", first=True), own_run(tmp_path / "run", first=False):
+        pass
+
+
+def test_a_run_with_best_alone_is_not_begun_anew(recipe, tmp_path):
+    latest = train(recipe(), tmp_path / "run")
+    latest.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="no latest to go on from"):
+        train(recipe(), tmp_path / "run", resume=True)
+
+
+def test_a_disk_that_is_full_leaves_nothing_half_written(recipe, tmp_path, monkeypatch):
+    latest = train(recipe(), tmp_path / "run")
+    before = (latest / "trainer.pt").read_bytes()
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "trainer.pt":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        train(recipe(train={"max_steps": 6}), tmp_path / "run", resume=True)
+    assert (latest / "trainer.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.partial"))
