@@ -70,7 +70,7 @@ class ModelConfig(_Section):
     )
     dropout: Dropout = Field(default=0.3, description="in D_txt, and before tokens are made")
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
-    prenet_dropout: Dropout = Field(default=0.5, description="in the FC layers before a CBHG or an attention RNN")
+    text_dropout: Dropout = Field(default=0.5, description="in the FC layers before the text encoder's CBHG")
     speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
     frames_per_step: Size = Field(default=5, description="r")
     postnet_channels: Size = 128
@@ -90,6 +90,7 @@ class VectorModel(ModelConfig):
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = Field(
         default=(256, 128), description="FC layers before D_spch's attention RNN"
     )
+    prenet_dropout: Dropout = Field(default=0.5, description="in these FC layers")
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
     history_dropout: Dropout = Field(
         default=0.0, description="part of their own past that D_txt and D_spch are not shown in training"

@@ -36,6 +36,7 @@ def _answer(connection: socket.socket, main) -> None:
     request = json.loads(data)
     for stream, given in enumerate(streams):
         os.dup2(given, stream)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     os.chdir(request["cwd"])
     program, *sys.argv[1:] = request["argv"]
     status: object = 0

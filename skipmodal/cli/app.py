@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from skipmodal import __version__
-from skipmodal.cli import checkpoints, evaluate, prep, retrieve, study, sweep, synthesis, train
+from skipmodal.cli import checkpoints, demo, evaluate, prep, retrieve, study, sweep, synthesis, train
 from skipmodal.errors import UserError, one_line
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("info")(checkpoints.info)
 app.command("calibrate")(checkpoints.calibrate)
 app.command("export")(checkpoints.export)
+app.command("demo")(demo.demo)
 app.add_typer(study.app, name="study")
 synthesis.register(app)
 

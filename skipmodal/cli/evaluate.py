@@ -91,8 +91,8 @@ def evaluate(
     total *= 2 if task == "toy" else 1
     with progress(total) as advance:
         report = measure(
-            loaded, translator, task, dataset, other, transcriber=hear, wavs=wavs, photos=photos, then=speaker,
-            split=split, limit=limit, batch_size=batch_size, advance=advance,
+            loaded, translator, task, dataset, other, transcriber=hear, wavs=wavs, then=speaker,
+            photos=photos, split=split, limit=limit, batch_size=batch_size, advance=advance,
         )  # fmt: skip
     if out is not None:
         write_report(report, out, published)

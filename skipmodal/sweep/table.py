@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from skipmodal.evaluation.published import SOURCE, TABLES
+from skipmodal.evaluation.published import TABLES
 from skipmodal.files import write_atomic
 from skipmodal.plots import draw_intervals, to_png
 from skipmodal.sweep.plan import Plan, Run
@@ -74,7 +74,7 @@ def tabulate(plan: Plan, results: Mapping[Run, Result]) -> list[Row]:
         published: dict[str, str] = {}
         for name, wanted in system.paper.items():
             (figures,) = (row[1:] for row in TABLES[name].rows if row[0] == wanted)
-            heads = (f"{name}: {column}" for column in TABLES[name].columns)
+            heads = (f"{name}: {' '.join(column)}" for column in TABLES[name].columns)
             published |= dict(zip(heads, figures, strict=True))
         rows.append(Row(system.name, len(done), cells, published))
     return rows
@@ -91,7 +91,7 @@ def markdown(plan: Plan, rows: Sequence[Row]) -> str:
     seeds = ", ".join(map(str, plan.seeds))
     note = f"Mean ± standard deviation over the seeds {seeds}."
     if published:
-        note += f" Columns that begin with a place in the paper are {SOURCE}."
+        note += " Columns that begin with a place in the paper are its own, of its own data."
     return f"{table}\n\n{note}\n"
 
 

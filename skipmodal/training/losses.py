@@ -131,10 +131,10 @@ def _contrastive(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tenso
 
 
 def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    """Squared distance between u of the two modalities of an item, a number of u."""
+    """Squared distance between u of the two modalities of an item."""
 
     def squares(a: Latent, b: Latent) -> Tensor:
-        return mean((a.mean - b.mean).square())
+        return mean((a.mean - b.mean).square().sum(1))
 
     return torch.stack([squares(*pair) for pair in outputs.pairs]).sum() if outputs.pairs else None
 

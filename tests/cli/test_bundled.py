@@ -36,7 +36,8 @@ try:
     app(['img2speech', {str(PHOTO)!r}, '-o', {str(tmp_path / "out.wav")!r}])
 except SystemExit as stop:
     assert not stop.code
-print([name for name in ('torch._dynamo', 'torchaudio', 'jinja2', 'timm', 'scipy', 'matplotlib') if name in sys.modules])
+heavy = ('torch._dynamo', 'torchaudio', 'jinja2', 'timm', 'scipy', 'matplotlib')
+print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr

@@ -61,7 +61,7 @@ def test_the_page_has_the_table_of_the_markdown(tmp_path):
         assert page.cells == [cell for cell in shown if cell.strip(" |")]
         assert ("no: other sentences and voices" in markdown) == published
         assert "SPICE: no Java" in markdown
-    assert page.cells[3:6] == ["this checkpoint", "12.3", "DeepVoice3 (Table 3)"]
+    assert page.cells[3:6] == ["this checkpoint", "12.3", "DeepVoice3 (table 3)"]
     assert not (tmp_path / "plots").exists()
 
 
@@ -76,7 +76,8 @@ def test_figures_that_nobody_published_are_not_lost(capsys):
 def test_items_are_heard_and_compared_word_by_word_the_worst_first(tmp_path):
     details = [
         {"id": "good", "references": ["a dog", "a cat"], "text": "A cat.", "heard": "a cat"},
-        {"id": "bad", "references": ["a dog runs"], "text": "A dog.", "heard": "the dog", "audio": f"{tmp_path}/w/b #.wav"},
+        {"id": "bad", "references": ["a dog runs"], "text": "A dog.", "heard": "the dog",
+         "audio": f"{tmp_path}/w/b #.wav"},
         {"id": "<b>", "references": ["a dog"], "text": "a dog", "picture": str(tmp_path / "photos" / "x.jpg")},
     ]  # fmt: skip
     write_report(report(details=details), tmp_path)

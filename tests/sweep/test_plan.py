@@ -53,7 +53,7 @@ def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
             {"task": "text2speech", "data": str(toy / "text-speech"), "transcriber": "ears:x", "figures": ["CER"]},
             {"task": "img2text", "data": str(toy / "image-text"), "against": "x", "figures": ["BLEU-1", "BLEU-1"]},
         ],
-        paper={"Table 4": "Ours w/o Z", "Table 9": "Ours"},
+        paper={"table 4": "Ma et al. w/o Z", "table 9": "Ma et al."},
     )
     with pytest.raises(UserError) as caught:
         load_plan(str(file), tmp_path)
@@ -63,7 +63,8 @@ def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
         "toy has no figure 'img2text hole'; it has img2text size", "toy needs `against`",
         "is a text-speech dataset where image-text is needed", "img2speech needs a `transcriber`",
         "transcriber 'ears:x'", "img2text takes one dataset", "'img2text BLEU-1' is given twice",
-        "Table 4 has no row 'Ours w/o Z'; it has: Ours w/o M", "the paper has no 'Table 9'; there are: Table 1",
+        "table 4 has no row 'Ma et al. w/o Z'; it has: Ma et al. w/o M",
+        "the paper has no 'table 9'; there are: table 1",
     ):  # fmt: skip
         assert problem in str(caught.value), problem
     assert not (tmp_path / "a-b-s1").exists()

@@ -14,7 +14,7 @@ from skipmodal.sweep.table import Cell, as_csv, markdown, tabulate, write_tables
 
 @pytest.fixture
 def found(sweep, tmp_path):
-    file = sweep(seeds=[0, 1, 2], paper={"Table 4": "Ours w/o T", "Table 6": "n_k 10, d_k 256"})
+    file = sweep(seeds=[0, 1, 2], paper={"table 4": "Ma et al. w/o T", "table 6": "n_k 10, d_k 256"})
     plan = load_plan(str(file), tmp_path)
     figures = [(10, 60), (20, 60), (60, 60), (7, None), (0, 0), (0, 0)]
     results = {
@@ -44,8 +44,8 @@ def test_the_table_has_the_papers_rows_and_leaves_failed_runs_out(found):
     assert rows[0] == {
         "system": "full", "seeds": "3", "img2text whole": "30.0 ± 26.5", "img2speech whole": "60.0 ± 0.0",
         "modality from z": "50.0 ± 0.0", "modality from z, by C": "-", "CPU minutes": "1.0 ± 1.0",
-        "Table 4: BLEU-1, image to text": "68.6", "Table 4: WER, speech to text": "6.01",
-        "Table 6: BLEU-1, image to text": "62.5",
+        "table 4: BLEU-1, image to text": "68.6", "table 4: WER, speech to text": "6.01",
+        "table 6: BLEU-1, image to text": "62.5",
     }  # fmt: skip
     assert (rows[1]["seeds"], rows[1]["img2text whole"], rows[1]["img2speech whole"]) == ("1", "7.0", "-")
     assert "seeds 0, 1, 2" in lines[-1]
@@ -59,7 +59,7 @@ def test_the_csv_is_unrounded_and_has_the_intervals(found):
     assert float(rows[0]["img2text whole sd"]) == pytest.approx(26.4575)
     assert float(rows[0]["img2text whole 95% low"]) == pytest.approx(-35.724, abs=1e-2)
     assert rows[1]["img2text whole sd"] == rows[1]["img2text whole 95% high"] == ""
-    assert rows[1]["Table 4: WER, speech to text"] == "6.01"
+    assert rows[1]["table 4: WER, speech to text"] == "6.01"
 
 
 def test_files_and_the_picture(found, tmp_path):

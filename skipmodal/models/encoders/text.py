@@ -16,7 +16,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         width = config.text_channels
         self.embed = nn.Embedding(len(SYMBOLS), width, padding_idx=PAD)
-        self.prenet = Prenet(width, (2 * width, width), config.prenet_dropout)
+        self.prenet = Prenet(width, (2 * width, width), config.text_dropout)
         # "128-D embeddings" in section 3.1 are the CBHG's inputs; Tacotron's bidirectional GRU gives 2 x 128.
         self.cbhg = CBHG(width, config.text_banks, width, projection=width)
         self.project = nn.Linear(2 * width, config.embedding)
