@@ -27,6 +27,8 @@ def sweep(
     """Train and evaluate a list of systems with several seeds, and write a table beside the paper's rows.
 
     What is done is not done again, and what was cut short goes on: give the same command again.
+
+    Example: skipmodal sweep toy_paper --run runs/ablations --jobs 2
     """
     if ray is not None and jobs > 1:
         raise UserError("--jobs and --ray: give one of them")

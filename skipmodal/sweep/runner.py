@@ -85,7 +85,7 @@ def attempt(run: Run) -> Result:
     except UserError as error:
         return Result({}, 0.0, str(error))
     except Exception as error:  # a fault of ours, or no memory left
-        with (run.folder / "train.log").open("a", encoding="utf-8") as log:
+        with (run.folder / "train.log").open("a", buffering=1, encoding="utf-8") as log:
             traceback.print_exc(file=log)
         line = " ".join(str(error).split())[:200]
         return Result({}, 0.0, f"{type(error).__name__}: {line} (see {run.folder / 'train.log'})")
@@ -99,7 +99,7 @@ def execute(run: Run) -> Result:
     """
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        log = (run.folder / "train.log").open("a", encoding="utf-8")
+        log = (run.folder / "train.log").open("a", buffering=1, encoding="utf-8")  # a killed run has told it all
     except OSError as error:
         raise UserError(f"{run.folder}: cannot be made ({error.strerror or error})") from error
     with log, FileLock(run.folder / ".sweep.lock"):

@@ -60,7 +60,7 @@ def test_each_task_shows_its_first_items(parts, drawn, tmp_path, task):  # noqa:
         return
     assert attention[:-1].sum(1) == pytest.approx(1, abs=1e-5)  # over the sentence, at each decoder step but the last
     assert options["stop"] is None  # its length follows from durations
-    assert attention.shape[1] == len(sentence) + (task == "text2speech" or len(sentence) < 20)
+    assert attention.shape[1] == len(sentence) + 1  # and its end
     assert len(attention) == -(-len(shown["mel of the output"]) // options["frames_a_step"])
     if task == "text2speech":
         assert sentence == text.normalise(dataset.texts(first)[0])
