@@ -44,8 +44,8 @@ def test_the_table_has_the_papers_rows_and_leaves_failed_runs_out(found):
     assert rows[0] == {
         "system": "full", "seeds": "3", "img2text whole": "30.0 ± 26.5", "img2speech whole": "60.0 ± 0.0",
         "modality from z": "50.0 ± 0.0", "modality from z, by C": "-", "CPU minutes": "1.0 ± 1.0",
-        "table 4: BLEU-1, image to text": "68.6", "table 4: WER, speech to text": "6.01",
-        "table 6: BLEU-1, image to text": "62.5",
+        "table 4: img2text BLEU-1": "68.6", "table 4: speech2text WER": "6.01",
+        "table 6: img2text BLEU-1": "62.5",
     }  # fmt: skip
     assert (rows[1]["seeds"], rows[1]["img2text whole"], rows[1]["img2speech whole"]) == ("1", "7.0", "-")
     assert "seeds 0, 1, 2" in lines[-1]
@@ -59,7 +59,7 @@ def test_the_csv_is_unrounded_and_has_the_intervals(found):
     assert float(rows[0]["img2text whole sd"]) == pytest.approx(26.4575)
     assert float(rows[0]["img2text whole 95% low"]) == pytest.approx(-35.724, abs=1e-2)
     assert rows[1]["img2text whole sd"] == rows[1]["img2text whole 95% high"] == ""
-    assert rows[1]["table 4: WER, speech to text"] == "6.01"
+    assert rows[1]["table 4: speech2text WER"] == "6.01"
 
 
 def test_files_and_the_picture(found, tmp_path):
