@@ -91,7 +91,7 @@ def markdown(plan: Plan, rows: Sequence[Row]) -> str:
     seeds = ", ".join(map(str, plan.seeds))
     note = f"Mean ± standard deviation over the seeds {seeds}."
     if published:
-        note += " Columns that begin with a place in the paper are its own, of its own data."
+        note += " Columns that begin with a place in the paper are its own, of its own data: not comparable."
     return f"{table}\n\n{note}\n"
 
 
