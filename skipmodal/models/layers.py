@@ -57,8 +57,11 @@ def sum_over_processes(x: Tensor) -> Tensor:
 
 
 def gather_over_processes(x: Tensor) -> Tensor:
-    """The rows (N, ...) of all processes, which have as many each, one after the other; x itself of one process."""
-    if processes() == 1:
+    """The rows (N, ...) of all processes, which have as many each, one after the other; x itself of one process.
+
+    Without gradients it is x, too: the first process validates alone.
+    """
+    if processes() == 1 or not torch.is_grad_enabled():
         return x
     every = x.new_zeros(processes(), *x.shape).index_add(0, torch.tensor([dist.get_rank()], device=x.device), x[None])
     return sum_over_processes(every).flatten(0, 1)
@@ -70,9 +73,14 @@ def mean(values: Tensor) -> Tensor:
 
 
 def ratio(total: Tensor, count: Tensor) -> Tensor:
-    """This process's total over the mean count of all processes, whose own mean is that of the whole batch."""
-    count = count.to(total)
-    return total / (sum_over_processes(count.detach()) / processes()).clamp(min=1)
+    """This process's total over the mean count of all processes, so that their mean is that of the whole batch.
+
+    Without gradients it is this process's own mean: the first one validates alone, and must not wait for the others.
+    """
+    count = count.detach().to(total)
+    if torch.is_grad_enabled():
+        count = sum_over_processes(count) / processes()
+    return total / count.clamp(min=1)
 
 
 class _Norm(nn.modules.batchnorm._BatchNorm):
