@@ -248,7 +248,7 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
 def _set_training(model: SkipModal, only: Sequence[str]) -> None:
     """Training mode; of parts alone where some are named, the others then stay as they are, norms included.
 
-    Raises UserError for a part that the model hasn't, or where none is left to train.
+    Raises UserError for a part that the model hasn't.
     """
     parts = dict(model.named_children())
     unknown = [name for name in only if name not in parts]
@@ -259,8 +259,6 @@ def _set_training(model: SkipModal, only: Sequence[str]) -> None:
         for module in parts[name].requires_grad_(False).eval().modules():
             if isinstance(module, torch.nn.RNNBase):
                 module.train()  # or cuDNN would not take a gradient through it
-    if not any(p.requires_grad for p in model.parameters()):
-        raise UserError(f"train.only: {', '.join(only)} has nothing to train")
 
 
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

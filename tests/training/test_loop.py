@@ -271,7 +271,6 @@ def test_only_the_named_parts_are_trained(recipe, tmp_path):
     ("parts", "changes", "message"),
     [
         (["ears"], {}, "no part of the model is 'ears'; it has .*speech_encoder"),
-        (["bottleneck"], {"model": {"memory": "none"}}, ""),
         (["image_encoder"], {"data": {"sampling": "text-speech"}}, "text_from_speech.* trains image_encoder"),
     ],
 )
