@@ -30,7 +30,7 @@ BLOCK = re.compile(
 )
 SHIM = """#!/bin/sh
 case "$1 $2" in
-"prep toy") set -- "$@" --pictures 40 --sentences 30 --size 16 ;;
+"prep toy") set -- "$@" --pictures 400 --sentences 40 --size 16 ;;
 "train "*) set -- "$@" train.max_steps=2 train.eval_items=2 train.sample_items=1 train.device=cpu ;;
 esac
 exec {python} -I {forks} {socket} skipmodal "$@"
