@@ -107,7 +107,7 @@ def _opened(source: Path | bytes, side: int) -> Iterator[Image.Image]:
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=_formats()) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(f"{name}: more than {MAX_PIXELS:,} pixels; scale it down first")
-                if not image.info.get("progressive"):
+                if image.format in ("JPEG", "MPO") and not image.info.get("progressive"):
                     image.draft("RGB", (2 * side,) * 2)
                 if image.width * image.height > MAX_DECODED:
                     advice = "scale it down first, or save it as a JPEG that is not progressive"

@@ -20,7 +20,10 @@ def demo(
     study: Annotated[Path | None, typer.Option(help="A page of `study make` to show beside it.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Translate on a local web page: drop a photo, type a sentence, or speak. Ctrl-C stops it."""
+    """Translate on a local web page: drop a photo, type a sentence, or speak. Ctrl-C stops it.
+
+    Example: skipmodal demo --port 8000
+    """
     for package, what in (("gradio", "the page needs"), ("matplotlib", "its figures need")):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{what} {package}, which is not installed (pip install 'skipmodal[demo]')")
