@@ -5,7 +5,6 @@ Weights are safetensors, the trainer's state is read by torch's restricted loade
 
 import io
 import math
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from skipmodal.audio import AudioConfig
 from skipmodal.config import KINDS, Recipe, describe, dump_recipe, parse_yaml, recipe_of
 from skipmodal.errors import UserError
-from skipmodal.files import write_atomic
+from skipmodal.files import beside, partial_path, write_atomic
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
@@ -70,12 +69,12 @@ def save_checkpoint(
     try:
         _save(folder, checkpoint, card, trainer, half)
     except OSError as error:
-        shutil.rmtree(_beside(folder, "partial"), ignore_errors=True)  # on a full disk it would stay in the way
+        shutil.rmtree(partial_path(folder), ignore_errors=True)  # on a full disk it would stay in the way
         raise UserError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
 
 
 def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
-    partial, old = _beside(folder, "partial"), _beside(folder, "old")
+    partial, old = partial_path(folder), beside(folder, "old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
@@ -112,7 +111,7 @@ def resolve_checkpoint(path: Path) -> Path:
     if path == Path(BUNDLED.name):
         return BUNDLED
     for folder in (path, path / "best", path / "latest"):
-        for candidate in (folder, _beside(folder, "old")):
+        for candidate in (folder, beside(folder, "old")):
             if (candidate / "config.yaml").is_file():
                 return candidate
     what = "has no config.yaml" if path.is_dir() else "does not exist"
@@ -237,7 +236,3 @@ class _Uninitialised(TorchFunctionMode):
         if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return Path(f"{os.path.abspath(folder)}.{suffix}")  # `.` and `..` have names too

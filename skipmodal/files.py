@@ -21,9 +21,14 @@ def write_atomic(path: Path, data: bytes) -> None:
             partial.unlink(missing_ok=True)
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """The path beside it whose name has one more suffix."""
+    return Path(f"{os.path.abspath(path)}.{suffix}")  # `.` and `..` have names too
+
+
 def partial_path(out: Path) -> Path:
-    """Where a dataset lies until it is complete: beside it."""
-    return Path(f"{os.path.abspath(out)}.partial")  # `.` and `..` have names too
+    """Where a folder lies until it is complete: beside it."""
+    return beside(out, "partial")
 
 
 def sync(file: BinaryIO) -> None:
