@@ -86,8 +86,7 @@ def read_audio(source: Path | bytes, sample_rate: int, max_seconds: float = MAX_
         wav = np.concatenate([np.zeros(0, np.float32), *_resampled(_mono(file, name), file.samplerate, sample_rate)])
         if not wav.size:
             raise UserError(f"{name}: contains no samples")
-        # Decoded float, ogg and mp3, and resampling, go beyond full scale.
-        return np.ascontiguousarray(wav / max(np.abs(wav).max(), _HEADROOM), dtype=np.float32)
+        return finish(wav, _HEADROOM)
 
 
 def audio_seconds(path: Path) -> float:
@@ -179,9 +178,9 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int, target: int) -> Iterator
     yield np.zeros(max(-(-missing // rate), 0), np.float32)  # the length is rounded up
 
 
-def finish(wav: np.ndarray) -> np.ndarray:
-    """Within full scale, which decoded float, ogg and mp3, and resampling, go beyond."""
-    return np.ascontiguousarray(wav / max(np.abs(wav).max(), 1), dtype=np.float32)
+def finish(wav: np.ndarray, full: float = 1.0) -> np.ndarray:
+    """In [-1, 1], where `full` was full scale, which decoded float, ogg and mp3, and resampling, go beyond."""
+    return np.ascontiguousarray(wav / max(np.abs(wav).max(), full), dtype=np.float32)
 
 
 def resample(wav: np.ndarray, rate: int, target: int) -> np.ndarray:

@@ -128,12 +128,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
     folder = resolve_checkpoint(path or BUNDLED)
     config = folder / "config.yaml"
     try:
-        if config.stat().st_size > MAX_CONFIG_BYTES:
-            raise UserError(f"{config}: too large for a configuration")
-        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
-        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-            found = tree.get("format") if isinstance(tree, dict) else None
-            raise UserError(f"{config}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
+        tree = _read_config(config)
         recipe = recipe_of(tree.get("recipe"))
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
@@ -171,8 +166,7 @@ def saved_recipe(path: Path) -> Recipe:
     """The recipe that the checkpoint at `path` was trained with. Raises UserError where it can't be read."""
     config = resolve_checkpoint(path) / "config.yaml"
     try:
-        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
-        return recipe_of(tree["recipe"])
+        return recipe_of(_read_config(config)["recipe"])
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
     except (OSError, UnicodeDecodeError, LookupError, TypeError) as error:
@@ -187,7 +181,7 @@ def add_confidence(path: Path, confidence: Confidence) -> Path:
     folder = resolve_checkpoint(path)
     config = folder / "config.yaml"
     try:
-        tree = parse_yaml(config.read_text(encoding="utf-8"), str(config))
+        tree = _read_config(config)
         tree["confidence"] = confidence.model_dump()
         write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
     except OSError as error:
@@ -215,6 +209,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return _read_words(words)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{words}: cannot be read ({error})") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise UserError(f"{path}: too large for a configuration")
+    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or found != FORMAT:
+        raise UserError(f"{path}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
+    return tree
 
 
 def _read_words(path: Path) -> Tokenizer:

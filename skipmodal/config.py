@@ -28,11 +28,13 @@ MAX_DEPTH = 200  # of sections in sections
 MAX_LISTED = 20  # problems in one message
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys with values, strict about unknown ones."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which prepared datasets, and how batches are drawn from them."""
 
     image_text: Path = Field(default=Path("prepared/image-text"), description="prepared dataset A")
@@ -49,7 +51,7 @@ class DataConfig(_Section):
     workers: Annotated[int, Field(ge=0, le=1024, description="loader processes; 0 loads in the training process")] = 0
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Sizes of the network that both kinds have; the defaults are the paper's."""
 
     kind: str
@@ -127,7 +129,7 @@ def _term(default: float, equation: str, data: str, selects: bool = True) -> Any
     return Field(default=default, ge=0, description=equation, json_schema_extra={"data": data, "selects": selects})
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """The losses and their weights: each is declared here, once, and computed in `training.losses`."""
 
     image: float = _term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
@@ -169,7 +171,7 @@ class TokensLoss(LossConfig):
     alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
 
 
-class OptimConfig(_Section):
+class OptimConfig(Section):
     """Optimiser, schedule and safeguards."""
 
     name: Literal["adam", "adamw"] = "adam"
@@ -185,7 +187,7 @@ class OptimConfig(_Section):
     max_bad_steps: Positive = Field(default=20, description="non-finite steps in a row before training stops")
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """How long, how often, where."""
 
     epochs: Positive = Field(default=100, description="passes over the larger dataset")
@@ -201,7 +203,7 @@ class TrainConfig(_Section):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A training run. `model.kind` decides which keys `model` and `loss` have: see `recipe_of`."""
 
     data: DataConfig = DataConfig()
@@ -228,11 +230,11 @@ class TokensRecipe(Recipe):
 KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}
 
 
-class _AnyModel(_Section):
+class _AnyModel(Section):
     kind: Literal["vector", "tokens"]
 
 
-class _AnyRecipe(_Section):
+class _AnyRecipe(Section):
     model: _AnyModel  # to say which kinds there are
 
 

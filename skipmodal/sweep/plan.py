@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from skipmodal.config import MAX_LISTED, Recipe, describe, load_recipe, read_yaml, recipes_folder
+from skipmodal.config import MAX_LISTED, Recipe, Section, describe, load_recipe, read_yaml, recipes_folder
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.measure import FIGURES, PAIRED
@@ -22,11 +22,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Measure(_Section):
+class Measure(Section):
     """One evaluation of every trained run, as `skipmodal eval` does it."""
 
     task: Literal["toy", "embedding", "img2speech", "img2text", "speech2text", "text2speech"]
@@ -43,7 +39,7 @@ class Measure(_Section):
         return f"{self.task} {figure}" if self.task in TASKS else figure
 
 
-class System(_Section):
+class System(Section):
     """One row of the table."""
 
     name: Name
@@ -52,7 +48,7 @@ class System(_Section):
     paper: dict[str, str] = Field(default={}, description="tables of the paper, and the row that this system is there")
 
 
-class SweepFile(_Section):
+class SweepFile(Section):
     """A sweep as its file states it."""
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
