@@ -142,7 +142,9 @@ class LossConfig(Section):
     distance: float = _term(0.0, "squared distance of u between pairs; not in the paper", "both", False)
     adversary: float = _term(0.1, "(1) L_T, alpha; C itself learns from L_C at its full rate", "both", False)
     self_critical: float = _term(0.0, "CIDEr-D of captions that the model draws (Rennie et al.)", "image-text", False)
-    adversary_ramp: Annotated[int, Field(ge=0)] = Field(default=0, description="steps over which alpha grows")
+    adversary_ramp: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        default=0, description="steps over which alpha grows"
+    )
 
     def terms(self) -> list[Term]:
         """What is declared of each loss."""

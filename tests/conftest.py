@@ -1,10 +1,17 @@
 """A tiny prepared toy world and a tiny recipe that all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+_NO_NETWORK = Path(__file__).parent / "no_network"
+sys.path.insert(0, str(_NO_NETWORK))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_NO_NETWORK), os.environ.get("PYTHONPATH"))))
+sys.modules.pop("sitecustomize", None)  # one that the system has
+import sitecustomize  # noqa: E402, F401
 
 os.environ.setdefault("COLUMNS", "200")  # help texts and tables are not wrapped
 torch.set_num_threads(1)  # tiny tensors: a second thread only waits

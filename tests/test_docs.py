@@ -28,6 +28,8 @@ PAGES = [
 BLOCK = re.compile(
     r"(?:<!-- (?P<why>not run: .+|test) -->\n)?^ *```(?P<kind>sh|python)\n(?P<code>.*?)^ *```$", re.M | re.S
 )
+PATHS = os.pathsep.join((str(ROOT), os.environ["PYTHONPATH"]))
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS}
 SHIM = """#!/bin/sh
 case "$1 $2" in
 "prep toy") set -- "$@" --pictures 400 --sentences 40 --size 16 ;;
@@ -64,8 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name, script in {"skipmodal": skipmodal, "pip": "#!/bin/sh\n"}.items():
         (folder / "bin" / name).write_text(script)
         (folder / "bin" / name).chmod(0o755)
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen([sys.executable, forks, "serve", socket], env=env)
+    server = subprocess.Popen([sys.executable, forks, "serve", socket], env=ENVIRONMENT)
     while not socket.exists():
         assert server.poll() is None, "the server did not start"
         time.sleep(0.1)
@@ -117,7 +118,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(out)],
-        cwd=ROOT, env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={**ENVIRONMENT, **nowhere}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out

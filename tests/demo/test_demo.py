@@ -38,7 +38,8 @@ def address(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "skipmodal", "demo", "--port", str(port), "--max-mb", "1", "--study", "study.html"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PHOTO.parents[1]), "GRADIO_TEMP_DIR": str(folder)}
+    path = os.pathsep.join((str(PHOTO.parents[1]), os.environ["PYTHONPATH"]))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "GRADIO_TEMP_DIR": str(folder)}
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=env, stderr=log, stdout=log)
     deadline = time.monotonic() + SECONDS
