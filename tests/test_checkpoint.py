@@ -85,8 +85,12 @@ def refused(here, folder, photo, tmp_path):  # noqa: F811
 
 
 def test_loading_a_checkpoint_imports_no_compiler(worded):
+    none = "assert 'sympy' not in sys.modules"
+    plain = f"import sys, torch\ntorch.zeros(1, device='meta')\n{none}"
+    if subprocess.run([sys.executable, "-c", plain], check=False, capture_output=True).returncode:
+        pytest.skip("this version of torch imports its compiler for any tensor on the meta device")
     code = (
         "import sys, torch\nfrom pathlib import Path\nfrom skipmodal.checkpoint import load_checkpoint\n"
-        f"load_checkpoint(Path({str(worded)!r}), torch.device('cpu'))\nassert 'sympy' not in sys.modules"
+        f"load_checkpoint(Path({str(worded)!r}), torch.device('cpu'))\n{none}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
