@@ -1,9 +1,9 @@
 """Checkpoints: a folder with weights, configuration and card, and for training the trainer's state.
 
-Weights are safetensors, the trainer's state is read by torch's restricted loader (weights_only): no file runs code.
+Weights and the trainer's state are safetensors: no file runs code.
 """
 
-import io
+import json
 import math
 import shutil
 from dataclasses import dataclass, replace
@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
@@ -25,9 +26,11 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 
-FORMAT = 5
+FORMAT = 6
 BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line
+TRAINER = "trainer.safetensors"
 MAX_CONFIG_BYTES = 1_000_000
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -49,6 +52,14 @@ class Confidence(BaseModel):
 
 
 @dataclass
+class TrainerState:
+    """What a resumed training needs beside the weights; `numbers` are what JSON can hold."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+@dataclass
 class Checkpoint:
     """A model with everything that synthesis needs to know."""
 
@@ -60,7 +71,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None = None, half: bool = False
+    folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState | None = None, half: bool = False
 ) -> None:
     """Writes a complete checkpoint beside `folder`, then takes its place; a crash leaves the old or the new one.
 
@@ -73,14 +84,14 @@ def save_checkpoint(
         raise UserError(f"{folder}: the checkpoint cannot be written ({error.strerror or error})") from error
 
 
-def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, Any] | None, half: bool) -> None:
+def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState | None, half: bool) -> None:
     partial, old = partial_path(folder), beside(folder, "old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     if half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    (partial / "model.safetensors").write_bytes(save(weights))  # save_file would keep it from other users
+    (partial / WEIGHTS).write_bytes(save(weights))  # save_file would keep it from other users
     config = {
         "format": FORMAT,
         "audio": checkpoint.audio.model_dump(mode="json"),
@@ -89,13 +100,11 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: dict[str, An
     }
     if checkpoint.confidence is not None:
         config["confidence"] = checkpoint.confidence.model_dump()
-    (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (partial / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (partial / WORDS).write_text("".join(f"{word}\n" for word in checkpoint.model.tokenizer.words), encoding="utf-8")
     (partial / "card.md").write_text(card, encoding="utf-8")
     if trainer is not None:
-        buffer = io.BytesIO()  # torch's own writing says of a full disk "enforce fail"
-        torch.save(trainer, buffer)
-        (partial / "trainer.pt").write_bytes(buffer.getbuffer())
+        (partial / TRAINER).write_bytes(save(trainer.tensors, {TRAINER: json.dumps(trainer.numbers)}))
     if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -112,7 +121,7 @@ def resolve_checkpoint(path: Path) -> Path:
         return BUNDLED
     for folder in (path, path / "best", path / "latest"):
         for candidate in (folder, beside(folder, "old")):
-            if (candidate / "config.yaml").is_file():
+            if (candidate / CONFIG).is_file():
                 return candidate
     what = "has no config.yaml" if path.is_dir() else "does not exist"
     raise UserError(f"checkpoint {path}: {what}; give the folder of a checkpoint or of a training run")
@@ -126,7 +135,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
     The network is laid out without memory and takes the file's tensors, so a forged configuration allocates nothing.
     """
     folder = resolve_checkpoint(path or BUNDLED)
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     try:
         tree = _read_config(config)
         recipe = recipe_of(tree.get("recipe"))
@@ -136,7 +145,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         tokenizer = _read_words(folder / WORDS)
         with torch.device("meta"), _Uninitialised():
             model = SkipModal(recipe.model, audio, image, tokenizer)
-        weights = load_file(folder / "model.safetensors", device=str(device))
+        weights = load_file(folder / WEIGHTS, device=str(device))
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}
         model.load_state_dict(weights, assign=True)
@@ -145,6 +154,29 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     return Checkpoint(model.to(device).eval(), recipe, audio, image, confidence)
+
+
+def load_trainer(folder: Path) -> TrainerState:
+    """The trainer's state beside the weights. Raises UserError where it is missing or damaged."""
+    path = folder / TRAINER
+    try:
+        with safe_open(path, "pt") as file:
+            numbers = json.loads((file.metadata() or {})[TRAINER])
+            if not isinstance(numbers, dict):
+                raise ValueError("its numbers are no object")
+            return TrainerState({name: file.get_tensor(name) for name in file.keys()}, numbers)  # noqa: SIM118
+    except (OSError, ValueError, LookupError, RecursionError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({reason})") from error
+
+
+def clear_crash(folder: Path) -> None:
+    """Puts back what a crash while saving left of the checkpoint `folder`, and removes what is not needed."""
+    partial, old = partial_path(folder), beside(folder, "old")
+    if not folder.exists() and (old / CONFIG).is_file():
+        old.rename(folder)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
@@ -164,7 +196,7 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
 
 def saved_recipe(path: Path) -> Recipe:
     """The recipe that the checkpoint at `path` was trained with. Raises UserError where it can't be read."""
-    config = resolve_checkpoint(path) / "config.yaml"
+    config = resolve_checkpoint(path) / CONFIG
     try:
         return recipe_of(_read_config(config)["recipe"])
     except ValidationError as error:
@@ -179,7 +211,7 @@ def add_confidence(path: Path, confidence: Confidence) -> Path:
     Raises UserError where it can't be written.
     """
     folder = resolve_checkpoint(path)
-    config = folder / "config.yaml"
+    config = folder / CONFIG
     try:
         tree = _read_config(config)
         tree["confidence"] = confidence.model_dump()

@@ -126,8 +126,8 @@ class DatasetWriter:
         )
         self._shard_bytes = shard_bytes
         self._arrays: list[GrowingArray] = []
-        _refuse_existing(out, self.folder, overwrite)
         with _writing(self.folder):
+            _refuse_existing(out, self.folder, overwrite)
             self._open(overwrite)
 
     def __enter__(self) -> Self:
@@ -275,10 +275,7 @@ class DatasetWriter:
         if self.out.exists():
             self.out.rename(self.folder / REPLACED)
         self.folder.rename(self.out)
-        for name in (JOURNAL, SETTINGS):
-            (self.out / name).unlink()
-        if (self.out / REPLACED).exists():
-            shutil.rmtree(self.out / REPLACED)
+        _clear(self.out)
 
 
 @contextmanager
@@ -307,9 +304,17 @@ def _lock(file: BinaryIO, folder: Path) -> None:
         raise UserError(f"{folder}: another command is preparing it now") from error
 
 
+def _clear(out: Path) -> None:
+    """Removes from a complete dataset what only its preparation needed. Two commands may do so at once."""
+    for name in (JOURNAL, SETTINGS):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / REPLACED, ignore_errors=True)
+
+
 def _refuse_existing(out: Path, partial: Path, overwrite: bool) -> None:
     """Nothing but datasets of our own is ever replaced or deleted."""
     if (out / "dataset.yaml").is_file():
+        _clear(out)  # a crash can come right after the move
         if not overwrite:
             raise UserError(f"{out}: exists and is complete; --overwrite replaces it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):

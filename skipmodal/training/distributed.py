@@ -66,7 +66,13 @@ def join(device: torch.device) -> Iterator[Processes]:
         raise UserError(f"several processes cannot train together on {device.type}; use train.device=cpu")
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(hours=6))  # the others wait while the first validates
+        timeout = timedelta(hours=6)  # the others wait while the first validates
+        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun keeps one store for all restarts (PyTorch 2.6 to 2.14), with the addresses of workers that are gone.
+        # Agents on several machines count restarts apart: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 helps.
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes that torchrun started cannot reach each other ({error})") from error
     try:

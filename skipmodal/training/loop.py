@@ -1,5 +1,6 @@
 """Training: one loop that reads top to bottom."""
 
+import filecmp
 import math
 import signal
 import time
@@ -10,11 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skipmodal.checkpoint import Checkpoint, load_tokenizer, save_checkpoint
+from skipmodal.checkpoint import WEIGHTS, Checkpoint, load_tokenizer, save_checkpoint
 from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
@@ -25,7 +27,7 @@ from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
 from skipmodal.training.losses import total_loss
 from skipmodal.training.monitor import Monitor
-from skipmodal.training.resume import find_latest, load_fitting, origin, own_run, restore, trainer_state
+from skipmodal.training.resume import Progress, find_latest, load_fitting, origin, own_run, restore, trainer_state
 from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
 from skipmodal.training.validation import validate
@@ -44,6 +46,7 @@ def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = N
     """
     device = distributed.own_device(pick_device(recipe.train.device))
     with distributed.join(device) as processes, own_run(run, processes.first):
+        processes.any(False, device)  # the others wait until the first has put the run in order
         return _train(recipe, run, resume, init, device, processes)
 
 
@@ -88,39 +91,38 @@ def _train(
         raise UserError(f"data.batch_size={size} ({parts}) cannot be shared equally by {processes.count} processes")
     batches = TrainingBatches(a, b, recipe.data, model.tokenizer, recipe.train.seed, processes.rank, processes.count)
     steps = _total_steps(recipe.train, batches.per_epoch, recipe.optim.accumulate)
-    step, skipped, best = 0, 0, math.inf
+    at = Progress()
     if found is not None:
-        step, skipped, best = restore(found, recipe, audio, image, model, optimizer, scaler, device)
-    processes.check_alike(step, device)
+        at = restore(found, recipe, audio, image, model, optimizer, scaler, device)
+    processes.check_alike(at.step, device)
     critic = None
     if "self_critical" in recipe.loss.weights():
         if not recipe.loss.text_from_image:
             raise UserError("loss.self_critical: needs loss.text_from_image too, which chooses the best checkpoint")
         critic = SelfCritical((a.texts(i) for i in a.indices("train")), model.tokenizer, recipe.data.max_characters)
     shared = processes.share(TrainingStep(model, audio, recipe.loss, critic), device)
-    if processes.count > 1:  # dropout differs between the processes, and goes on elsewhere than it began
-        torch.manual_seed(recipe.train.seed + 7919 * processes.rank + step)
     stream = iter(DataLoader(
-        batches, batch_size=None, sampler=range(step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
-        num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
-        generator=torch.Generator(),  # or the loader would draw from the state that was just restored
+        batches, batch_size=None, sampler=range(at.step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
+        num_workers=recipe.data.workers, worker_init_fn=_leave_signals,
     ))  # fmt: skip
 
     def save(name: str) -> None:
-        state = trainer_state(optimizer, scaler, step, skipped, best, device) if name == "latest" else None
-        card = _card(recipe, a, b, step, best) + started_from
+        state = trainer_state(optimizer, scaler, at) if name == "latest" else None
+        card = _card(recipe, a, b, at.step, at.best) + started_from
         save_checkpoint(run / name, Checkpoint(model, recipe, audio, image), card, state)
 
+    if at.improved and processes.first and not _same_weights(run / "best", latest):
+        save("best")  # a crash came between the two
     weights = recipe.loss.weights()
 
     def autocast() -> AbstractContextManager[Any]:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(device.type, dtype) if precision != "fp32" else nullcontext()
 
-    with Monitor(run, step, steps, processes.first) as monitor, _stop_signal() as stop_asked:
+    with Monitor(run, at.step, steps, processes.first) as monitor, _stop_signal() as stop_asked:
         parameters = sum(p.numel() for p in model.parameters())
         monitor.say(
-            f"{run}: step {step} of {steps} on {device}, {parameters:,} parameters, "
+            f"{run}: step {at.step} of {steps} on {device}, {parameters:,} parameters, "
             f"{batches.per_epoch} batches an epoch"
         )
         if precision != recipe.optim.precision:
@@ -132,10 +134,11 @@ def _train(
             monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}
         bad_in_a_row, saved_at = 0, time.monotonic()
-        while step < steps:
+        while at.step < steps:
+            torch.manual_seed(_step_seed(recipe.train.seed, at.step, processes.rank))
             for group in optimizer.param_groups:
-                group["lr"] = recipe.optim.lr * _schedule(recipe.optim, step, steps)
-            ramp = min(1.0, (step + 1) / max(recipe.loss.adversary_ramp, 1))
+                group["lr"] = recipe.optim.lr * _schedule(recipe.optim, at.step, steps)
+            ramp = min(1.0, (at.step + 1) / max(recipe.loss.adversary_ramp, 1))
             statistics = [buffer.clone() for buffer in model.buffers()]
             names: list[str] = []
             logged = len(totals.get("loss", []))
@@ -164,7 +167,7 @@ def _train(
                 for buffer, old in zip(model.buffers(), statistics, strict=True):
                     buffer.copy_(old)
                 totals = {name: values[:logged] for name, values in totals.items()}
-                skipped, bad_in_a_row = skipped + 1, bad_in_a_row + 1
+                at.skipped, bad_in_a_row = at.skipped + 1, bad_in_a_row + 1
                 if bad_in_a_row >= recipe.optim.max_bad_steps:
                     if processes.first:
                         save("latest")
@@ -175,37 +178,49 @@ def _train(
                     )
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
-            step += 1
-            monitor.step(step)
+            at.step, at.improved = at.step + 1, False
+            monitor.step(at.step)
 
-            if step % recipe.train.log_every == 0 and totals.get("loss"):
+            if at.step % recipe.train.log_every == 0 and totals.get("loss"):
                 means = {name: torch.stack(values).mean().item() for name, values in totals.items()}
                 lr = optimizer.param_groups[0]["lr"]
-                monitor.scalars("train", step, {**means, "norm": norm.item(), "lr": lr, "skipped": skipped})
+                monitor.scalars("train", at.step, {**means, "norm": norm.item(), "lr": lr, "skipped": at.skipped})
                 totals.clear()
-            if processes.first and (step % recipe.train.eval_every == 0 or step == steps):
+            if processes.first and (at.step % recipe.train.eval_every == 0 or at.step == steps):
                 validation = validate(model, recipe, a, b, device)
-                monitor.scalars("val", step, validation)
-                _sample(monitor, step, model, recipe, a, b, device)
-                if validation["loss"] < best:
-                    best = validation["loss"]
-                    save("best")
+                monitor.scalars("val", at.step, validation)
+                _sample(monitor, at.step, model, recipe, a, b, device)
+                if validation["loss"] < at.best:
+                    at.best, at.improved = validation["loss"], True
                 _set_training(model, recipe.train.only)
-            stopping = processes.any(stop_asked(), device) and step < steps
+            stopping = processes.any(stop_asked(), device) and at.step < steps
             due = time.monotonic() - saved_at > 60 * recipe.train.checkpoint_minutes
-            if processes.first and (step == steps or stopping or due):
+            if processes.first and (at.step == steps or stopping or due or at.improved):
                 save("latest")
                 saved_at = time.monotonic()
+                if at.improved:  # after the latest, from which it can be saved again
+                    save("best")
             if stopping:
-                monitor.say(f"stopped at step {step}; --resume auto goes on from here")
+                monitor.say(f"stopped at step {at.step}; --resume auto goes on from here")
                 raise KeyboardInterrupt
-        monitor.say(f"{latest}: step {step}, {skipped} skipped{_so_far(best)}")
+        monitor.say(f"{latest}: step {at.step}, {at.skipped} skipped{_so_far(at.best)}")
     return latest
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a group; the loader's leave them to the training."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """For dropout: every step draws from a seed of its own, so a resumed run draws what an uninterrupted one does."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    one, other = one / WEIGHTS, other / WEIGHTS
+    return one.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _sample(

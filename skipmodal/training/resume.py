@@ -1,16 +1,29 @@
 """Going on from a checkpoint: the weights of another run, or everything of the same one."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from skipmodal.audio import AudioConfig
-from skipmodal.checkpoint import Checkpoint, load_checkpoint, read_card, resolve_checkpoint
-from skipmodal.config import Recipe, dump_recipe
+from skipmodal.checkpoint import (
+    TRAINER,
+    Checkpoint,
+    TrainerState,
+    clear_crash,
+    load_checkpoint,
+    load_trainer,
+    read_card,
+    resolve_checkpoint,
+)
+from skipmodal.config import Recipe, describe, dump_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
@@ -36,6 +49,8 @@ def own_run(run: Path, first: bool) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"--run {run}: cannot be made ({error.strerror or error})") from error
     try:
+        for name in ("latest", "best"):
+            clear_crash(run / name)
         yield
     finally:
         lock.release()
@@ -64,19 +79,21 @@ def origin(init: Path | None, found: Path | None) -> str:
     return STARTED_FROM + "".join(f"> {line}".rstrip() + "\n" for line in card.splitlines())
 
 
-def trainer_state(
-    optimizer: torch.optim.Optimizer, scaler: Any, step: int, skipped: int, best: float, device: torch.device
-) -> dict[str, Any]:
-    """What a resumed run needs beside the weights, plain types and tensors: the loader takes no others."""
-    return {
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "step": step,
-        "skipped": skipped,
-        "best": best,
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if device.type == "cuda" else [],
-    }
+@dataclass
+class Progress:
+    """How far a training is."""
+
+    step: int = 0
+    skipped: int = 0  # steps whose gradients were not finite
+    best: float = math.inf  # the lowest validation loss
+    improved: bool = False  # whether it is of this very step
+
+
+def trainer_state(optimizer: torch.optim.Optimizer, scaler: Any, progress: Progress) -> TrainerState:
+    """What a resumed run needs beside the weights."""
+    state = optimizer.state_dict()["state"]
+    tensors = {f"{index}.{key}": value for index, values in state.items() for key, value in values.items()}
+    return TrainerState(tensors, {**asdict(progress), "scaler": scaler.state_dict()})
 
 
 def restore(
@@ -88,26 +105,45 @@ def restore(
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     device: torch.device,
-) -> tuple[int, int, float]:
-    """Loads weights and the trainer's state; returns step, skipped steps and the best validation loss."""
+) -> Progress:
+    """Loads weights and the trainer's state; returns how far the run is. Raises UserError for what doesn't fit."""
     # What decides which batch comes next; the rest may change in a resumed run.
     fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
     fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
     saved = load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())
-    state = _load_trainer(folder)
+    state = load_trainer(folder)
+    numbers = dict(state.numbers)
     try:
-        optimizer.load_state_dict(state["optimizer"])
-        for group in optimizer.param_groups:  # the recipe's, not the saved ones
-            group.update(betas=recipe.optim.betas, weight_decay=recipe.optim.weight_decay)
-        if scaler.is_enabled() and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["random"])
-        if device.type == "cuda" and len(state["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        return state["step"], state["skipped"], state["best"]
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise UserError(f"{folder / 'trainer.pt'}: does not fit this model ({error})") from error
+        scaling = numbers.pop("scaler")
+        progress = TypeAdapter(Progress).validate_python(numbers)
+        if progress.step < 0 or progress.skipped < 0:
+            raise ValueError("a negative number of steps")
+        # The settings are the recipe's, not those that the optimiser was saved with.
+        settings = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": _optimizer_state(state.tensors, optimizer), "param_groups": settings})
+        if scaler.is_enabled() and scaling:
+            scaler.load_state_dict(scaling)
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        reason = describe(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{folder / TRAINER}: does not fit this model ({reason})") from error
+    return progress
+
+
+def _optimizer_state(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """The state of each parameter. Raises ValueError where shapes don't fit: a fused step would write out of bounds."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        shape = parameters[int(index)].shape if key != "step" else torch.Size()
+        if value.shape != shape or value.dtype != torch.float32:
+            raise ValueError(f"{name}: {tuple(value.shape)} of {value.dtype} where {tuple(shape)} is needed")
+        state.setdefault(int(index), {})[key] = value
+    keys = {frozenset(values) for values in state.values()}
+    if keys - {frozenset(("step", "exp_avg", "exp_avg_sq"))}:
+        raise ValueError("a parameter's state is not complete")
+    return state
 
 
 def load_fitting(
@@ -134,12 +170,3 @@ def load_fitting(
         advice = "set it so, or start a new --run" if fixed else "set it so, or train from fresh weights"
         raise UserError(f"{folder}: was trained with {', '.join(changed)}; {advice}")
     return saved
-
-
-def _load_trainer(folder: Path) -> dict[str, Any]:
-    """The trainer's state beside the weights. Raises UserError where it is missing or damaged."""
-    path = folder / "trainer.pt"
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
-    except Exception as error:  # a damaged file fails in many ways
-        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({error})") from error

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from skipmodal.audio import AudioConfig, audio_seconds, read_audio
-from skipmodal.checkpoint import Checkpoint, load_checkpoint, read_card, save_checkpoint
+from skipmodal.checkpoint import TRAINER, Checkpoint, load_checkpoint, read_card, save_checkpoint
 from skipmodal.config import DataConfig, load_recipe, parse_recipe
 from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
@@ -28,7 +28,7 @@ from skipmodal.models.system import SkipModal
 from skipmodal.retrieval.index import Index, build_index
 from skipmodal.study.score import QUESTIONS, Key, read_answers, read_key
 from skipmodal.tokenizer import Tokenizer
-from skipmodal.training.resume import restore, trainer_state
+from skipmodal.training.resume import Progress, restore, trainer_state
 from skipmodal.translate import Translator
 from tests.conftest import TINY
 
@@ -174,18 +174,20 @@ def _parts(kind: str) -> tuple[Any, ...]:
     torch.manual_seed(0)
     recipe = parse_recipe({"model": TINY[kind]}, "tiny")
     model = SkipModal(recipe.model, AUDIO, IMAGE, Tokenizer([" dog", " runs"] if kind == "tokens" else []))
-    optimizer = torch.optim.Adam(model.parameters())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()  # so that it has a state
     return recipe, model, optimizer, torch.amp.GradScaler("cpu", enabled=False)
 
 
 def _checkpoint(kind: str) -> Reader:
     def make(folder: Path) -> None:
         recipe, model, optimizer, scaler = _parts(kind)
-        state = trainer_state(optimizer, scaler, 3, 0, 1.0, CPU)
+        state = trainer_state(optimizer, scaler, Progress(3, 0, 1.0))
         save_checkpoint(folder / "run", Checkpoint(model, recipe, AUDIO, IMAGE), "# A card\n", state)
 
     def read(folder: Path, changed: Path) -> None:
-        if changed.name == "trainer.pt":
+        if changed.name == TRAINER:
             recipe, model, optimizer, scaler = _parts(kind)
             restore(folder / "run", recipe, AUDIO, IMAGE, model, optimizer, scaler, CPU)
             return

@@ -1,12 +1,15 @@
 """Who may write to a run, and what it goes on from."""
 
 import errno
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from skipmodal.checkpoint import TRAINER, WEIGHTS, Confidence, add_confidence, load_checkpoint, load_trainer
 from skipmodal.errors import UserError
 from skipmodal.training.loop import train
 from skipmodal.training.resume import own_run
@@ -35,18 +38,40 @@ def test_a_run_with_best_alone_is_not_begun_anew(recipe, tmp_path):
         train(recipe(), tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("lost", ["best", "weights"])
+def test_a_crash_between_latest_and_best_is_made_good(recipe, tmp_path, lost):
+    run = tmp_path / "run"
+    latest = train(recipe(train={"max_steps": 2}), run)
+    assert load_trainer(latest).numbers["improved"]
+    best = {path.name: path.read_bytes() for path in (run / "best").iterdir()}
+    if lost == "best":
+        shutil.rmtree(run / "best")
+    else:
+        (run / "best" / WEIGHTS).write_bytes(b"of an earlier step")
+    train(recipe(train={"max_steps": 2}), run, resume=True)
+    assert {path.name: path.read_bytes() for path in (run / "best").iterdir()} == best
+
+
+def test_a_finished_run_keeps_its_calibration(recipe, tmp_path):
+    latest = train(recipe(train={"max_steps": 2}), tmp_path / "run")
+    add_confidence(tmp_path / "run" / "best", Confidence(slope=1.0, intercept=0.0))
+    train(recipe(train={"max_steps": 2}), tmp_path / "run", resume=True)
+    assert load_trainer(latest).numbers["improved"]
+    assert load_checkpoint(tmp_path / "run" / "best", torch.device("cpu")).confidence is not None
+
+
 def test_a_disk_that_is_full_leaves_nothing_half_written(recipe, tmp_path, monkeypatch):
     latest = train(recipe(), tmp_path / "run")
-    before = (latest / "trainer.pt").read_bytes()
+    before = (latest / TRAINER).read_bytes()
     write = Path.write_bytes
 
     def full(path: Path, data: bytes) -> int:
-        if path.name == "trainer.pt":
+        if path.name == TRAINER:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         train(recipe(train={"max_steps": 6}), tmp_path / "run", resume=True)
-    assert (latest / "trainer.pt").read_bytes() == before
+    assert (latest / TRAINER).read_bytes() == before
     assert not list((tmp_path / "run").glob("*.partial"))

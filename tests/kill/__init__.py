@@ -1,0 +1,1 @@
+"""Kills trainings and preparations at random points; `python -m tests.kill --help` says how to run it."""
