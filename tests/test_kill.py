@@ -16,9 +16,9 @@ from tests.kill.run import Point, kill_points
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts processes in /proc")
 
 
-@pytest.mark.parametrize("name", ["mix", "recordings"])
-def test_what_was_killed_ends_with_the_same_bytes(name: str, tmp_path: Path) -> None:
-    results = list(kill_points(name, 0, range(3), tmp_path))
+@pytest.mark.parametrize(("name", "points"), [("mix", 3), ("workers", 1), ("recordings", 3)])
+def test_what_was_killed_ends_with_the_same_bytes(name: str, points: int, tmp_path: Path) -> None:
+    results = list(kill_points(name, 0, range(points), tmp_path))
     assert [(result.outcome, result.detail) for result in results if result.outcome != "same"] == []
 
 

@@ -139,16 +139,15 @@ def _run(case: Case, data: Path, out: Path, point: Point | None, count: int | No
             _strike(child, point)
             if not _wait(handle, receive, PATIENCE, printed):
                 _strike(child, None)
-        family = _family(child)  # before it is gone
         _, status = os.waitpid(child, 0)
-        left = "" if _wait(receive, receive, LINGER, printed) else "; ".join(family.values()) or "a process"
-        for process in family if left else ():
+        stayed = {} if _wait(receive, receive, LINGER, printed) else _holders(receive)
+        for process in stayed:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
     finally:
         os.close(handle)
         os.close(receive)
-    return End(os.waitstatus_to_exitcode(status), printed.decode(errors="replace"), left)
+    return End(os.waitstatus_to_exitcode(status), printed.decode(errors="replace"), "; ".join(stayed.values()))
 
 
 def _wait(done: int, receive: int, seconds: float, printed: bytearray) -> bool:
@@ -170,19 +169,30 @@ def _wait(done: int, receive: int, seconds: float, printed: bytearray) -> bool:
 
 def _strike(child: int, point: Point | None) -> None:
     """Kills the child, with all its family where several processes train; or a worker alone, which then starts anew."""
-    family = _family(child)
+    relatives = family(child)
     if point is not None and point.kind == "worker":
-        workers = [pid for pid, command in family.items() if "skipmodal train" in command and ".run " not in command]
+        workers = [pid for pid, command in relatives.items() if "skipmodal train" in command and ".run " not in command]
         if workers:
             os.kill(Random(point.at).choice(sorted(workers)), signal.SIGKILL)
             return
-    training_together = any("torch.distributed.run" in command for command in family.values())
-    for process in [*family, child] if training_together or point is None else [child]:
+    training_together = any("torch.distributed.run" in command for command in relatives.values())
+    for process in [*relatives, child] if training_together or point is None else [child]:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
 
-def _family(child: int) -> dict[int, str]:
+def _holders(pipe: int) -> dict[int, str]:
+    """Other processes that have a pipe open, and their commands (Linux)."""
+    name, found = os.readlink(f"/proc/self/fd/{pipe}"), {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with suppress(OSError):
+                if name in map(os.readlink, (folder / "fd").iterdir()):
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def family(child: int) -> dict[int, str]:
     """The descendants of a process and their commands (Linux)."""
     parents: dict[int, tuple[int, str]] = {}
     for folder in Path("/proc").iterdir():

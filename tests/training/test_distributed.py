@@ -1,9 +1,12 @@
 """Two processes under torchrun: one gradient, one checkpoint, one voice."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import yaml
 
 from skipmodal.checkpoint import load_trainer
 from skipmodal.config import dump_recipe
+from tests.kill.run import family
 
 SHARED = """
 import torch
@@ -74,7 +78,7 @@ with distributed.join(cpu) as processes:
     stream = TrainingBatches(a, b, recipe.data, model.tokenizer, 0, processes.rank, processes.count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
     losses = []
-    for number in range(5):
+    for number in range(50):
         loss = total_loss(step(stream[number]), recipe.loss.weights(), 0.5)
         optimizer.zero_grad()
         loss.backward()
@@ -113,16 +117,21 @@ loop.train(load_recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def torchrun(*args: object, fresh: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Two processes; `fresh` is a run that must not exist before."""
+def launch(*args: object) -> subprocess.Popen[str]:
+    """Two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, args)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def torchrun(*args: object, fresh: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Two processes, until they end; `fresh` is a run that must not exist before."""
     for _ in range(3):
         if fresh is not None:
             shutil.rmtree(fresh, ignore_errors=True)
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        with launch(*args) as process:
+            out, err = process.communicate(timeout=300)
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         # Seen with torch 2.15, one time in ten: an abort among torch's own threads once everything is done and saved.
         if "terminate called without an active exception" not in done.stderr:
             break
@@ -182,6 +191,31 @@ def test_training_by_two_processes_writes_one_run(recipe, tmp_path: Path):
     assert load_trainer(run / "latest").numbers["step"] == 6
     moments = load_trainer(run / "latest").tensors
     assert moments and all(torch.isfinite(value).all() for value in moments.values())
+
+
+def test_a_killed_worker_starts_again_from_the_last_checkpoint(recipe, tmp_path: Path):
+    def run(name):
+        train = {"max_steps": 40, "checkpoint_minutes": 0}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(dump_recipe(recipe(data={"batch_size": 4}, train=train))))
+        return ["--max-restarts", "1", "-m", "--", "skipmodal", "train", path, "--run", tmp_path / name,
+                "--resume", "auto"]  # fmt: skip
+
+    straight = torchrun(*run("straight"), fresh=tmp_path / "straight")
+    assert straight.returncode == 0, straight.stderr
+    process = launch(*run("killed"))
+    while not (tmp_path / "killed" / "latest").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    workers = [pid for pid, command in family(process.pid).items() if " -m skipmodal train " in command]
+    os.kill(workers[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    starts = re.findall(r": step (\d+) of 40 on", err)
+    assert len(starts) == 2 and starts[0] == "0" != starts[1]
+    for path in (tmp_path / "straight" / "latest").iterdir():
+        if path.name != "config.yaml":
+            assert path.read_bytes() == (tmp_path / "killed" / "latest" / path.name).read_bytes(), path.name
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line(recipe, tmp_path: Path):
