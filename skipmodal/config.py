@@ -55,7 +55,9 @@ class ModelConfig(Section):
     """Sizes of the network that both kinds have; the defaults are the paper's."""
 
     kind: str
-    memory: Literal["attention", "fc", "none"] = Field(default="attention", description="M; none and fc are ablations")
+    memory: Literal["attention", "wide", "fc", "none"] = Field(
+        default="attention", description="M; wide: values of their own for each head; none and fc are ablations"
+    )
     transformer: bool = Field(default=True, description="T; false: a single FC layer")
     n_k: Size = Field(default=128, description="basis vectors of the memory")
     d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")

@@ -14,6 +14,8 @@ from skipmodal.config import ModelConfig
 from skipmodal.models.latent import Encoded, Latent
 from skipmodal.models.layers import MaskedBatchNorm, Packing, RunningNorm, length_mask
 
+KEY_GAIN = 4.0  # of M's keys at first
+
 
 class ModalityTransformer(nn.Module):
     """T: FC -> ReLU -> residual(Conv1D 1x1 -> ReLU -> BN, twice) -> tanh -> z.
@@ -43,19 +45,28 @@ class ModalityTransformer(nn.Module):
 class Memory(nn.Module):
     """M: u = softmax(q k^T / sqrt(d_k)) v in each head, heads concatenated (equation 2, appendix 6.2).
 
-    One memory of n_k basis vectors for all modalities: value = tanh(M), key = Conv1D 1x1 of it.
+    One memory of n_k basis vectors for all modalities: value = tanh(M), key = Conv1D 1x1 of it. As the appendix writes,
+    M is n_k x d_k / heads and its values are the same for all heads, whose keys differ. `wide` is not in the paper: a
+    memory of n_k x d_k, split, so that every head has values of its own.
     The scale is the paper's sqrt(d_k), the width before the heads are split.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        # The appendix writes M as n_k x d_k / heads, and does not say how it is shared by the heads: n_k x d_k, split.
-        self.memory = nn.Parameter(torch.empty(config.n_k, config.d_k))
+        self.heads, self.wide = config.heads, config.memory == "wide"
+        width = config.d_k if self.wide else config.d_k // config.heads
+        self.memory = nn.Parameter(torch.empty(config.n_k, width))
         nn.init.normal_(self.memory)
-        self.key = nn.Linear(config.d_k, config.d_k)
+        self.key = nn.Linear(width, config.d_k)
         # Not in the paper: with the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
-        nn.init.orthogonal_(self.key.weight, gain=4.0)
+        if self.wide:
+            nn.init.orthogonal_(self.key.weight, gain=KEY_GAIN)
+        else:
+            for head in self.key.weight.view(config.heads, width, width).unbind():
+                nn.init.eye_(head)  # a query finds the values that it is like
+            nn.init.zeros_(self.key.bias)
+            with torch.no_grad():
+                self.key.weight *= KEY_GAIN
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, N, d_k / heads)
@@ -63,7 +74,8 @@ class Memory(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z (N, d_k) -> u (N, d_k)."""
         value = torch.tanh(self.memory)
-        query, key, value = self._split(z), self._split(self.key(value)), self._split(value)
+        query, key = self._split(z), self._split(self.key(value))
+        value = self._split(value) if self.wide else value.expand(self.heads, -1, -1)
         u = F.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(z.shape[1]))
         return u.transpose(0, 1).flatten(1)
 
@@ -75,12 +87,13 @@ class Memory(nn.Module):
 
 def build_memory(config: ModelConfig) -> nn.Module:
     """M, or what replaces it in the ablations of table 4: two FC layers of as many parameters, or nothing."""
-    if config.memory == "attention":
+    if config.memory in ("attention", "wide"):
         return Memory(config)
     if config.memory == "none":
         return nn.Identity()
-    parameters = config.n_k * config.d_k + config.d_k * (config.d_k + 1)
-    hidden = round((parameters - config.d_k) / (2 * config.d_k + 1))
+    width = config.d_k // config.heads
+    parameters = config.n_k * width + config.d_k * (width + 1)
+    hidden = max(round((parameters - config.d_k) / (2 * config.d_k + 1)), 1)
     return nn.Sequential(nn.Linear(config.d_k, hidden), nn.ReLU(), nn.Linear(hidden, config.d_k))
 
 

@@ -19,6 +19,7 @@ from skipmodal.models.system import Outputs
 from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
+TEXT_PULL = 0.15  # part of the gradient of `distance` that texts are given
 STOP_WEIGHT = 5.0  # of the one step that stops, beside some fifty others
 
 
@@ -131,10 +132,14 @@ def _contrastive(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tenso
 
 
 def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    """Squared distance between u of the two modalities of an item."""
+    """Squared distance between u of the two modalities of an item.
 
-    def squares(a: Latent, b: Latent) -> Tensor:
-        return mean((a.mean - b.mean).square().sum(1))
+    Mostly the other modality moves: texts, pulled as strongly, forget what pictures or recordings don't show yet.
+    """
+
+    def squares(other: Latent, text: Latent) -> Tensor:
+        target = TEXT_PULL * text.mean + (1 - TEXT_PULL) * text.mean.detach()
+        return mean((other.mean - target).square().sum(1))
 
     return torch.stack([squares(*pair) for pair in outputs.pairs]).sum() if outputs.pairs else None
 
