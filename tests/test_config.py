@@ -162,7 +162,7 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
         ("model: {kind: tokens, text_heads: 3}", r"text_decoder \(128\) must be a multiple of text_heads \(3\)"),
         ("model: {kind: grid}", "model.kind: .*'vector' or 'tokens' .it is 'grid'"),
         ("model: {kind: [tokens]}", "model.kind: .*'vector' or 'tokens'"),
-        ("model: {memory: big}", "model.memory: .*'attention', 'fc' or 'none'"),
+        ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
         ("model: {n_k: 1000000000}", "model.n_k: .*less than or equal to 8192"),
         ("model: {image_channels: []}", "model.image_channels: .*at least 1"),

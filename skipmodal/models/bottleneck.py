@@ -62,11 +62,9 @@ class Memory(nn.Module):
         if self.wide:
             nn.init.orthogonal_(self.key.weight, gain=KEY_GAIN)
         else:
-            for head in self.key.weight.view(config.heads, width, width).unbind():
-                nn.init.eye_(head)  # a query finds the values that it is like
+            heads = self.key.weight.data.zero_().view(config.heads, width, width)
+            heads.diagonal(dim1=1, dim2=2).fill_(KEY_GAIN)  # a query finds the values that it is like
             nn.init.zeros_(self.key.bias)
-            with torch.no_grad():
-                self.key.weight *= KEY_GAIN
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(1, (self.heads, -1)).transpose(0, 1)  # (heads, N, d_k / heads)

@@ -138,7 +138,8 @@ def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor |
     """
 
     def squares(other: Latent, text: Latent) -> Tensor:
-        target = TEXT_PULL * text.mean + (1 - TEXT_PULL) * text.mean.detach()
+        fixed = text.mean.detach()
+        target = fixed + TEXT_PULL * (text.mean - fixed)
         return mean((other.mean - target).square().sum(1))
 
     return torch.stack([squares(*pair) for pair in outputs.pairs]).sum() if outputs.pairs else None

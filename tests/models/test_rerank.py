@@ -35,7 +35,7 @@ def test_batches_equal_items_alone_in_every_direction(monkeypatch):
 
 def talkative_model(monkeypatch, seed=10, words=()) -> SkipModal:
     """Untrained, but its sentences differ, some of them end, and, with the seeds given, which of them fit matters."""
-    model = tiny_model(words=words, dropout=0.3).eval()
+    model = tiny_model(words=words, dropout=0.3, memory="wide").eval()
     generator = torch.Generator().manual_seed(seed)
     decoder = model.text_decoder
     for layer in (

@@ -225,7 +225,7 @@ EXPECTED = {
     + rnn(3, 64 * 20, 256) + conv(256, 512),
     "bottleneck.transformer": conv(512, 256) + 2 * (conv(256, 256) + norm(256)),
     "adversary": 2 * conv(256, 256) + conv(256, 3),
-    "bottleneck.memory": 128 * 256 + conv(256, 256),
+    "bottleneck.memory": 128 * 64 + conv(64, 256),
     "image_decoder": conv(256, 1024)
     + sum(conv(a, b, 4, 4, bias=False) + norm(b) for a, b in pairwise(UP_WIDTHS))
     + conv(8, 3, 4, 4),
@@ -286,7 +286,7 @@ def test_parameter_counts_of_the_base_recipe():
     words = [" " + "".join("abcdefgh"[i // 8**k % 8] for k in range(4)) for i in range(2000)]
     config = load_recipe("base").model
     model = SkipModal(config, AudioConfig(), ImageConfig(encoder="efficientnet_lite0"), Tokenizer(words))
-    assert count(model.bottleneck.memory) == 128 * 256 + 256 * 256 + 256  # as in the paper
+    assert count(model.bottleneck.memory) == 128 * 256 + 256 * 256 + 256
     assert count(model.adversary) == 2 * (256 * 256 + 256) + 256 * 3 + 3
     assert count(model.image_encoder.backbone) == 3_350_000
     assert not any(p.requires_grad for p in model.image_encoder.backbone.parameters())
