@@ -109,6 +109,12 @@ class TokensModel(ModelConfig):
         default=17.0, description="of the voice: where attention between text and speech starts from"
     )
     text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead")
+    text_layers: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="of a D_txt that is a transformer; 0: it is an LSTM"
+    )
+    speech_reads: Literal["characters", "states"] = Field(
+        default="characters", description="what D_spch is given beside D_txt's states: the characters, or nothing"
+    )
 
     @model_validator(mode="after")
     def _text_heads_divide(self) -> "TokensModel":
@@ -173,6 +179,10 @@ class TokensLoss(LossConfig):
     )
     duration: float = _term(1.0, "|log of D_spch's durations - log of the alignment's|", "text-speech")
     alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
+    letters: float = _term(0.0, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
+    round_trip: float = _term(
+        0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False
+    )
 
 
 class OptimConfig(Section):
@@ -229,6 +239,14 @@ class TokensRecipe(Recipe):
 
     model: TokensModel = TokensModel()
     loss: TokensLoss = TokensLoss()
+
+    @model_validator(mode="after")
+    def _read_what_is_learned(self) -> "TokensRecipe":
+        if (self.loss.letters > 0) != (self.model.speech_reads == "states"):
+            raise ValueError("loss.letters and model.speech_reads=states need each other")
+        if self.loss.round_trip > 0 and not self.loss.text_from_image:
+            raise ValueError("loss.round_trip needs loss.text_from_image")
+        return self
 
 
 KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}

@@ -21,8 +21,10 @@ from skipmodal.models import rerank
 from skipmodal.models.adversary import Adversary
 from skipmodal.models.bottleneck import Bottleneck
 from skipmodal.models.decoders.image import ImageDecoder
-from skipmodal.models.decoders.speech import Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
-from skipmodal.models.decoders.text import AttentionTextDecoder, TextDecoder, Written
+from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
+from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
+from skipmodal.models.decoders.text import AttendingDecoder, AttentionTextDecoder, TextDecoder, Written
+from skipmodal.models.decoders.transformer import TransformerTextDecoder
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
@@ -31,6 +33,7 @@ from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
+ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
 SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "alignment"})
 
 
@@ -46,6 +49,8 @@ class Outputs:
     pictures: Tensor | None = None  # (Na, 3, S, S) from u_txt
     spoken: Speech | None = None  # from u_txt
     game: tuple[Tensor, Tensor] | None = None  # L_C and L_T
+    letters: list[Letters] = field(default_factory=list)
+    imitation: Imitation | None = None  # of captions, from the states of their pictures
 
     @property
     def pairs(self) -> list[tuple[Latent, Latent]]:
@@ -61,7 +66,8 @@ class SkipModal(nn.Module):
         super().__init__()
         self.tokenizer, self.d_k = tokenizer, config.d_k
         self.image_encoder: ImageEncoder | ImageTokenEncoder
-        self.text_decoder: TextDecoder | AttentionTextDecoder
+        self.text_decoder: TextDecoder | AttendingDecoder
+        self.letter_reader: LetterReader | None = None
         self.speech_decoder: SpeechDecoder | TimedSpeechDecoder
         self.speech_encoder: SpeechEncoder | SpeechTokenEncoder
         if isinstance(config, TokensModel):
@@ -70,7 +76,10 @@ class SkipModal(nn.Module):
             self.image_encoder = ImageTokenEncoder(config, image)
             self.text_encoder: TextEncoder = TextTokenEncoder(config)
             self.speech_encoder = SpeechTokenEncoder(config, audio.n_mels, characters_per_frame)
-            self.text_decoder = AttentionTextDecoder(config, tokenizer)
+            kind = TransformerTextDecoder if config.text_layers else AttentionTextDecoder
+            self.text_decoder = kind(config, tokenizer)
+            if config.speech_reads == "states":
+                self.letter_reader = LetterReader(config.text_decoder)
             self.speech_decoder = TimedSpeechDecoder(config, audio.n_mels, audio.n_linear)
         elif isinstance(config, VectorModel):
             self.image_encoder = ImageEncoder(config)
@@ -120,12 +129,19 @@ class SkipModal(nn.Module):
             sentences = self.generate_text(latent, max_length, beam)
             ids = sentences.ids
         written = self.text_decoder(latent, self.tokenize(ids))
-        return self.speech_decoder.generate(self._transcript(written), max_frames), sentences
+        if self.letter_reader is None:
+            return self.speech_decoder.generate(self._transcript(written), max_frames), sentences
+        logits = self.letter_reader(written.taken)
+        read = counts(logits) * (written.spans > 0)
+        speech = self.speech_decoder.generate(_spelled(written, logits, read), max_frames)
+        assert speech.alignment is not None
+        speech.alignment = regroup(speech.alignment, read, written.spans)
+        return speech, sentences
 
     @property
     def attends(self) -> bool:
         """Whether D_txt attends to the tokens of a latent."""
-        return isinstance(self.text_decoder, AttentionTextDecoder)
+        return isinstance(self.text_decoder, AttendingDecoder)
 
     def attention(self, latent: Latent, ids: Tensor) -> Tensor | None:
         """What D_txt attends to while it writes sentences ids (B, L): the mean of its heads (B, L, N)."""
@@ -150,14 +166,14 @@ class SkipModal(nn.Module):
         tokens_a, tokens_b = _trim(batch.tokens[:n_t]), _trim(batch.tokens[n_t:])
         outputs = self._encode(batch, wanted)
         image, text_a, text_b, speech = outputs.image, outputs.text_a, outputs.text_b, outputs.speech
-        if image is not None and "text_from_image" in wanted:
+        if image is not None and wanted & {"text_from_image", "letters", "round_trip"}:
             outputs.written["text_from_image"] = [self.text_decoder(image, tokens_a, batch.owners)]
-        if speech is not None and wanted & {"text_from_speech", "guided_attention"}:
+        if speech is not None and wanted & {"text_from_speech", "letters", "guided_attention"}:
             outputs.written["text_from_speech"] = [self.text_decoder(speech, tokens_b)]
         spoken = text_b is not None and bool(wanted & SPEECH_LOSSES)
         written: list[Written] = []
         reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
-        if text_b is not None and ("text_from_text" in wanted or reads):
+        if text_b is not None and (wanted & {"text_from_text", "letters"} or reads):
             written.append(self.text_decoder(text_b, tokens_b))
         if text_b is not None and spoken:
             if isinstance(self.speech_decoder, TimedSpeechDecoder):
@@ -165,33 +181,49 @@ class SkipModal(nn.Module):
                 outputs.spoken = self.speech_decoder(transcript, batch.mel, batch.mel_lengths, batch.linear_part)
             else:
                 outputs.spoken = self.speech_decoder(text_b, batch.mel, batch.mel_lengths, batch.linear_part)
+        if "letters" in wanted and self.letter_reader is not None:
+            for each in [part for parts in (*outputs.written.values(), written) for part in parts]:
+                spelled = self.text_decoder.spelling.table[each.target]
+                outputs.letters.append(Letters(self.letter_reader(each.taken), spelled, each.spans))
         if "text_from_text" in wanted:
             if text_a is not None:
                 written.append(self.text_decoder(text_a, tokens_a[batch.firsts]))
             outputs.written["text_from_text"] = written
+        if "round_trip" in wanted and image is not None and text_a is not None:
+            outputs.imitation = self._round_trip(outputs.written["text_from_image"][0], text_a, tokens_a, batch.firsts)
         if text_a is not None and "image" in wanted:
             outputs.pictures = self.image_decoder(text_a)
         if "adversary" in wanted:
             outputs.game = self.adversary.game({"image": [image], "text": [text_a, text_b], "speech": [speech]})
         return outputs
 
+    def _round_trip(self, seen: Written, text_a: Latent, tokens: Tensor, firsts: Tensor) -> Imitation:
+        """The first captions of some pictures, spoken from what D_txt makes of the pictures and of the captions."""
+        assert isinstance(self.speech_decoder, TimedSpeechDecoder)
+        some = firsts[:ROUND_TRIPS]
+        with torch.no_grad():
+            model = self._transcript(
+                self.text_decoder(text_a.rows(torch.arange(len(some), device=some.device)), tokens[some])
+            )
+        return self.speech_decoder.imitate(self._transcript(seen.rows(some)), model)
+
     def _encode(self, batch: Batch, wanted: set[str]) -> Outputs:
         """The latents that the wanted losses need. All go through T together, so its norm has one statistic for all."""
         n_a, n_b, n_t = len(batch.images), len(batch.mel), len(batch.owners)
         pairs = bool(wanted & {"contrastive", "distance", "adversary"})
-        every_text = pairs or "text_from_text" in wanted
+        every_text = pairs or bool(wanted & {"text_from_text", "round_trip"})
         encoded: dict[str, Encoded] = {}
-        if n_a and (pairs or wanted & {"text_from_image", "self_critical"}):
+        if n_a and (pairs or wanted & {"text_from_image", "letters", "round_trip", "self_critical"}):
             encoded["image"] = self.image_encoder(batch.pictures)
         firsts = batch.firsts if every_text or "image" in wanted else batch.firsts[:0]
-        end = n_t + n_b if every_text or wanted & SPEECH_LOSSES else n_t
+        end = n_t + n_b if every_text or wanted & {*SPEECH_LOSSES, "letters"} else n_t
         rows = torch.cat([firsts, torch.arange(n_t, end, device=firsts.device)])
         if len(rows):
             texts = self.text_encoder(_trim(batch.ids[rows]), batch.lengths[rows])
             for name, part in (("text_a", slice(0, len(firsts))), ("text_b", slice(len(firsts), None))):
                 if len(lengths := texts.lengths[part]):
                     encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
-        if n_b and (pairs or wanted & {"text_from_speech", "guided_attention"}):
+        if n_b and (pairs or wanted & {"text_from_speech", "letters", "guided_attention"}):
             encoded["speech"] = self.speech_encoder(batch.mel, batch.mel_lengths)
         latents = dict(zip(encoded, self.bottleneck(list(encoded.values())), strict=True))
         return Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
@@ -213,10 +245,24 @@ class SkipModal(nn.Module):
         return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
 
     def _transcript(self, written: Written) -> Transcript:
-        """What D_txt hands to D_spch, at each character."""
+        """What D_txt hands to D_spch, at each character of a sentence whose characters are known."""
+        if self.letter_reader is not None:
+            spelled = _spelled(written, self.letter_reader(written.taken), written.spans)
+            return spelled._replace(ids=self.text_decoder.spelling.characters(written.target))
         ids = self.text_decoder.spelling.characters(written.target)
         states = self.text_decoder.spelling.spread(written.states, written.target, ids.shape[1])
         return Transcript(states, ids, (ids != PAD).sum(1))
+
+
+def _spelled(written: Written, logits: Tensor, spans: Tensor) -> Transcript:
+    """A transcript of `spans` (B, S) letters of each token, read with logits (B, S, LONGEST, symbols) from its state.
+
+    Its ids are those that are read most likely: D_spch is given the probabilities.
+    """
+    assert written.taken is not None
+    letters = lay_out(logits.softmax(3), spans)
+    states = lay_out(written.taken[:, :, None].expand(-1, -1, logits.shape[2], -1), spans)
+    return Transcript(states, letters.argmax(2), spans.sum(1), letters)
 
 
 def _trim(ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import forward_sum, guided_attention
+from skipmodal.models.decoders.letters import letter_loss
 from skipmodal.models.decoders.text import Written
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import gather_over_processes, length_mask, mean, ratio
@@ -145,6 +146,25 @@ def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor |
     return torch.stack([squares(*pair) for pair in outputs.pairs]).sum() if outputs.pairs else None
 
 
+def _letters(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    """A character, as the text's."""
+    if not outputs.letters:
+        return None
+    spent = torch.stack([letter_loss(part) for part in outputs.letters]).sum()
+    return ratio(spent, torch.stack([part.spans.sum() for part in outputs.letters]).sum())
+
+
+def _round_trip(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if (each := outputs.imitation) is None:
+        return None
+    frames, characters = (
+        length_mask(each.lengths, each.mel.shape[1]),
+        length_mask(each.characters, each.durations.shape[1]),
+    )
+    sound, rhythm = (each.mel - each.target).abs(), (each.durations - each.target_durations).abs()
+    return mean(sound[frames]) + mean(rhythm[characters])
+
+
 def _adversary(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
     return None if outputs.game is None else outputs.game[1]
 
@@ -153,5 +173,5 @@ _LOSSES: dict[str, Callable[[Outputs, Batch, Tensor | None], Tensor | None]] = {
     "image": _image, "mel": _mel, "linear": _linear, "stop": _stop, "duration": _duration, "alignment": _alignment,
     "text_from_image": _text("text_from_image"), "text_from_speech": _text("text_from_speech"),
     "text_from_text": _text("text_from_text"), "guided_attention": _guided_attention, "contrastive": _contrastive,
-    "distance": _distance, "adversary": _adversary,
+    "distance": _distance, "letters": _letters, "round_trip": _round_trip, "adversary": _adversary,
 }  # fmt: skip

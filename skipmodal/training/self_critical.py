@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skipmodal import text
 from skipmodal.metrics.captions import CiderD, tokenise
-from skipmodal.models.decoders.text import AttentionTextDecoder, TextDecoder
+from skipmodal.models.decoders.text import AttendingDecoder, TextDecoder
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import ratio
 from skipmodal.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ class SelfCritical:
         self._cider = CiderD([_words(caption) for caption in each] for each in captions)
 
     def __call__(
-        self, decoder: TextDecoder | AttentionTextDecoder, image: Latent, references: Sequence[Sequence[str]]
+        self, decoder: TextDecoder | AttendingDecoder, image: Latent, references: Sequence[Sequence[str]]
     ) -> tuple[Tensor, Tensor]:
         """image of B pictures, references of each -> loss and mean reward (CIDEr-D in [0, 10]), scalars."""
         latent = image.rows(torch.arange(len(image.u), device=image.u.device).repeat_interleave(DRAWS))

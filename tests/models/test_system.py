@@ -30,17 +30,21 @@ from tests.models.tiny import (
 )
 
 MIDDLE = {"transformer", "memory"}
-OF_PICTURES = {"image", "text_from_image"}
+OF_PICTURES = {"vector": {"image", "text_from_image"}}
+OF_PICTURES["tokens"] = OF_PICTURES["states"] = {*OF_PICTURES["vector"], "round_trip"}
 OF_SPEECH = {"vector": {"mel", "linear", "stop", "text_from_speech"}}
 OF_SPEECH["tokens"] = {"mel", "linear", "duration", "alignment", "text_from_speech", "guided_attention"}
-OF_BOTH = {"text_from_text", "contrastive", "distance", "adversary", "classifier"}
+OF_SPEECH["states"] = OF_SPEECH["tokens"]
+_BOTH = {"text_from_text", "contrastive", "distance", "adversary", "classifier"}
+OF_BOTH = {"vector": _BOTH, "tokens": _BOTH, "states": {*_BOTH, "letters"}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7(kind):
     # In training T's batch norm ties all modalities together and every encoder gets a gradient: evaluate.
     model, batch = tiny_model(kind).eval(), tiny_batch()
-    spoken = {"text_encoder", "speech_decoder", *MIDDLE} | ({"text_decoder"} if kind == "tokens" else set())
+    read = {"vector": set(), "tokens": {"text_decoder"}, "states": {"text_decoder", "letter_reader"}}[kind]
+    spoken = {"text_encoder", "speech_decoder", *read, *MIDDLE}
     encoders = {"image_encoder", "text_encoder", "speech_encoder"}
     path = {
         "image": {"text_encoder", "image_decoder", *MIDDLE},
@@ -50,13 +54,15 @@ def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7(kind):
         "text_from_speech": {"speech_encoder", "text_decoder", *MIDDLE},
         "guided_attention": {"speech_encoder", "text_decoder", *MIDDLE},
         "text_from_text": {"text_encoder", "text_decoder", *MIDDLE},
+        "letters": {*encoders, "text_decoder", "letter_reader", *MIDDLE},
+        "round_trip": {"image_encoder", "speech_decoder", *read, *MIDDLE},
         "contrastive": {*encoders, *MIDDLE},
         "distance": {*encoders, *MIDDLE},
         "adversary": {"image_encoder", "speech_encoder", "transformer"},
         "classifier": {"adversary"},
     }
     losses = losses_of(model, batch)
-    assert set(losses) == WANTED[kind] | {"classifier"} == OF_PICTURES | OF_SPEECH[kind] | OF_BOTH
+    assert set(losses) == WANTED[kind] | {"classifier"} == OF_PICTURES[kind] | OF_SPEECH[kind] | OF_BOTH[kind]
     for name, loss in losses.items():
         assert reached(model, loss) == path[name], name
 
@@ -95,11 +101,13 @@ def test_captions_that_share_a_pass_are_worth_what_each_is_with_a_pass_of_its_ow
     speech = (one.mel, one.mel_lengths, one.wav)
     shared = losses_of(model, make_batch(ids, lengths, one.images, *speech, owners=owners))
     apart = losses_of(model, make_batch(ids, lengths, one.images[owners], *speech))
-    torch.testing.assert_close(shared["text_from_image"], apart["text_from_image"])
+    of_every_caption = {"text_from_image", "letters"} & set(shared)
+    for name in of_every_caption:
+        torch.testing.assert_close(shared[name], apart[name], msg=name)
     # What a picture's text is needed for has the first of each.
     firsts = [0, 3, *range(5, 8)]
     single = losses_of(model, make_batch(ids[firsts], lengths[firsts], one.images, *speech))
-    for name in set(shared) - {"text_from_image"}:
+    for name in set(shared) - of_every_caption:
         torch.testing.assert_close(shared[name], single[name], msg=name)
     for name in OF_SPEECH[kind]:
         torch.testing.assert_close(shared[name], apart[name], msg=name)
@@ -108,8 +116,8 @@ def test_captions_that_share_a_pass_are_worth_what_each_is_with_a_pass_of_its_ow
 @pytest.mark.parametrize("kind", KINDS)
 def test_either_half_may_be_empty(kind):
     model = tiny_model(kind)
-    assert set(losses_of(model, tiny_batch(2, 0))) == OF_PICTURES | OF_BOTH
-    assert set(losses_of(model, tiny_batch(0, 3))) == OF_SPEECH[kind] | OF_BOTH
+    assert set(losses_of(model, tiny_batch(2, 0))) == OF_PICTURES[kind] | OF_BOTH[kind]
+    assert set(losses_of(model, tiny_batch(0, 3))) == OF_SPEECH[kind] | OF_BOTH[kind]
 
 
 def test_losses_by_hand():

@@ -23,6 +23,7 @@ class Transcript(NamedTuple):
     states: Tensor  # (B, L, text_decoder): hidden states of D_txt, of a word at each of its characters
     ids: Tensor  # (B, L): the characters
     lengths: Tensor  # (B,)
+    letters: Tensor | None = None  # (B, L, symbols): probabilities of the characters, where they are read from states
 
 
 @dataclass
@@ -37,6 +38,17 @@ class Speech:
     stop: Tensor | None = None  # (B, steps) logits, of a decoder that stops
     alignment: Tensor | None = None  # (B, steps, characters), of one that knows how long each character lasts
     timing: Timing | None = None
+
+
+class Imitation(NamedTuple):
+    """What D_spch says from some states, and what it says from others of the same sentences, without gradients."""
+
+    mel: Tensor  # (B, T, n_mels)
+    target: Tensor  # (B, T, n_mels)
+    lengths: Tensor  # (B,) valid frames
+    durations: Tensor  # (B, L), logarithms of frames
+    target_durations: Tensor  # (B, L)
+    characters: Tensor  # (B,) valid
 
 
 class PostNet(nn.Module):
@@ -172,11 +184,26 @@ class TimedSpeechDecoder(nn.Module):
         predicted, _, _ = self._follow(transcript, mel, lengths)
         return ((predicted - mel).abs().mean(2) * length_mask(lengths, mel.shape[1])).sum(1)
 
+    def imitate(self, transcript: Transcript, model: Transcript) -> Imitation:
+        """Speaks a transcript in the rhythm in which it speaks the model, another of the same sentences."""
+        with torch.no_grad():
+            read, target = self._read(model)
+            durations = self._durations(target, model.lengths)
+            lengths = durations.sum(1).round().long().clamp(min=1)
+            frames = int(lengths.max())
+            mel, _ = self._decode(read, durations, lengths, frames)
+        read, predicted = self._read(transcript)
+        spoken, _ = self._decode(read, durations, lengths, frames)
+        return Imitation(spoken, mel, lengths, predicted, target, model.lengths)
+
+    def _durations(self, predicted: Tensor, lengths: Tensor) -> Tensor:
+        return predicted.clamp(max=MAX_LOG_DURATION).exp() * length_mask(lengths, predicted.shape[1])
+
     @torch.no_grad()
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
         """With durations of its own, at most `max_frames` in sum."""
         read, predicted = self._read(transcript)
-        durations = predicted.clamp(max=MAX_LOG_DURATION).exp() * length_mask(transcript.lengths, predicted.shape[1])
+        durations = self._durations(predicted, transcript.lengths)
         wanted = durations.sum(1).round().long()
         lengths = wanted.clamp(max=max_frames).clamp(min=1)
         mel, alignment = self._decode(read, durations, lengths, int(lengths.max()))
@@ -198,7 +225,9 @@ class TimedSpeechDecoder(nn.Module):
             # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
             keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
             states = states * keep
-        read = self.reader(torch.cat([states, self.embed(transcript.ids)], 2), transcript.lengths)
+        letters = transcript.letters
+        spelled = self.embed(transcript.ids) if letters is None else letters @ self.embed.weight
+        read = self.reader(torch.cat([states, spelled], 2), transcript.lengths)
         return read, self.duration(read)[..., 0]
 
     def _decode(self, read: Tensor, durations: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:

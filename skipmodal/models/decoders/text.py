@@ -1,5 +1,6 @@
-"""D_txt: the paper's LSTM from one vector, and an LSTM that attends over the tokens of a latent."""
+"""D_txt: the paper's LSTM from one vector, and what attends over the tokens of a latent: an LSTM, or a transformer."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,15 @@ class Written(NamedTuple):
     logits: Tensor  # (B, S, tokens)
     target: Tensor  # (B, S), padded: what it should have written
     spans: Tensor  # (B, S) characters of each token of the target
-    states: Tensor  # (B, S, width), its hidden states
+    states: Tensor  # (B, S, width), its hidden states before each
+    taken: Tensor | None = None  # (B, S, width), its hidden states once it has taken each, where it attends
     attention: Tensor | None = None  # (B, heads, S, N) weights over the latent
+
+    def rows(self, index: Tensor) -> "Written":
+        """Those of sentences (R,)."""
+        attention = None if self.attention is None else self.attention[index]
+        taken = None if self.taken is None else self.taken[index]
+        return Written(self.logits[index], self.target[index], self.spans[index], self.states[index], taken, attention)
 
 
 class Spelling(nn.Module):
@@ -57,11 +65,6 @@ class Spelling(nn.Module):
         """What a search found in tokens, in at most `max_length` characters."""
         ids = self.characters(found.ids)  # one that is longer than the cap in characters may not be in tokens
         return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
-
-    def starts(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, S) -> where each starts (B, S), in characters."""
-        lengths = self.lengths[tokens]
-        return lengths.cumsum(1) - lengths
 
     def spread(self, states: Tensor, tokens: Tensor, characters: int) -> Tensor:
         """States (B, S, W) at tokens (B, S) -> those of the token that each character is of (B, characters, W)."""
@@ -132,10 +135,10 @@ class TextDecoder(nn.Module):
         return step
 
 
-class AttentionTextDecoder(nn.Module):
-    """Attention LSTM over the tokens (characters and words) -> attention over u -> LSTM -> softmax over the tokens.
+class AttendingDecoder(nn.Module):
+    """What a D_txt that attends to the tokens of a latent has, whatever makes its states.
 
-    Both LSTMs start from the mean of u. Tokens of text lie where their first character does.
+    Tokens of text lie where their first character does.
     """
 
     def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
@@ -143,63 +146,97 @@ class AttentionTextDecoder(nn.Module):
         self.width = config.text_decoder
         self.spelling = Spelling(tokenizer)
         self.embed = nn.Embedding(len(tokenizer), self.width, padding_idx=PAD)
-        self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
-        self.attention_rnn = nn.LSTM(self.width, self.width, batch_first=True)
-        self.attention = Attention(self.width, config.d_k, self.width, config.text_heads)
-        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
         self.dropout = nn.Dropout(config.dropout)
         self.output = SpelledLogits(self.width, len(tokenizer))
 
     def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
         """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,).
 
-        Keys and values are computed once an item.
+        What a latent gives is computed once an item.
         """
-        embedded = self.embed(F.pad(target[:, :-1], (1, 0), value=BOS))
-        memory, state = self._remember(latent), self._initial_state(latent)
-        if owners is not None:
-            memory, state = memory.rows(owners), tuple(part[:, owners] for part in state)
-        queries, _ = self.attention_rnn(self.dropout(embedded), state[:2])
-        context, weights = self.attention(queries, self.spelling.starts(target), memory)
-        states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
+        history = F.pad(target, (1, 0), value=BOS)
+        starts = self.spelling.lengths[history].cumsum(1)
+        states, weights = self.states(latent, history, starts, owners)
         states = self.dropout(states)
-        logits = self.output(states, self.output.vectors(self.spelling.table))
-        return Written(logits, target, self.spelling.lengths[target], states, weights)
+        logits = self.output(states[:, :-1], self.output.vectors(self.spelling.table))
+        spans = self.spelling.lengths[target]
+        return Written(logits, target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
+
+    def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, S), each written from character `starts` (B, S) on -> states (B, S, width), attention."""
+        raise NotImplementedError
+
+    def begin(self, latent: Latent, beam: int = 1) -> tuple[Callable[..., tuple[Tensor, State]], State]:
+        """What `step` of a search needs of a latent, whose items are repeated `beam` times, and the first state."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
         """Free-running, in characters; see `beam_search`."""
-        step = self._stepper(self._remember(latent).repeat(beam))
-        found = beam_search(step, self._start(latent), max_length, beam, self.spelling.begins, every)
+        step, state = self._stepper(latent, beam)
+        found = beam_search(step, state, max_length, beam, self.spelling.begins, every)
         return self.spelling.spelled(found, max_length)
 
     @torch.no_grad()
     def sample(self, latent: Latent, max_length: int) -> Tensor:
         """One sentence an item, drawn token by token: (B, S), padding after the end."""
-        return sample(self._stepper(self._remember(latent)), self._start(latent), max_length)
+        step, state = self._stepper(latent)
+        return sample(step, state, max_length)
 
-    def _stepper(self, memory: AttentionMemory) -> Step:
+    def _stepper(self, latent: Latent, beam: int = 1) -> tuple[Step, State]:
+        """The search's step, and its first state, whose first part is how many characters are written."""
         lengths, vectors = self.spelling.lengths, self.output.vectors(self.spelling.table)
+        advance, first = self.begin(latent, beam)
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-            h1, c1, h2, c2, start = state
-            start = start + lengths[tokens]
+            start = state[0] + lengths[tokens]
+            states, state = advance(tokens, start[0], state[1:])
+            return self.output(states[:, 0], vectors).masked_fill(lengths == 0, -torch.inf), (start, *state)
+
+        return step, (latent.lengths.new_zeros(1, len(latent.u), 1), *first)
+
+
+class AttentionTextDecoder(AttendingDecoder):
+    """Attention LSTM over the tokens (characters and words) -> attention over u -> LSTM -> softmax over the tokens.
+
+    Both LSTMs start from the mean of u.
+    """
+
+    def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        self.state = nn.Linear(config.d_k, 4 * self.width)  # h and c of both
+        self.attention_rnn = nn.LSTM(self.width, self.width, batch_first=True)
+        self.attention = Attention(self.width, config.d_k, self.width, config.text_heads)
+        self.decoder_rnn = nn.LSTM(2 * self.width, self.width, batch_first=True)
+
+    def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
+        memory, state = remember(self.attention, latent), self._initial_state(latent)
+        if owners is not None:
+            memory, state = memory.rows(owners), tuple(part[:, owners] for part in state)
+        queries, _ = self.attention_rnn(self.dropout(self.embed(history)), state[:2])
+        context, weights = self.attention(queries, starts, memory)
+        states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
+        return states, weights
+
+    def begin(self, latent: Latent, beam: int = 1) -> tuple[Callable[..., tuple[Tensor, State]], State]:
+        memory = remember(self.attention, latent).repeat(beam)
+
+        def advance(tokens: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
+            h1, c1, h2, c2 = state
             query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(tokens), (h1, c1))
-            context, _ = self.attention(query, start[0], memory)
+            context, _ = self.attention(query, start, memory)
             states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
-            return self.output(states[:, 0], vectors).masked_fill(lengths == 0, -torch.inf), (h1, c1, h2, c2, start)
+            return states, (h1, c1, h2, c2)
 
-        return step
-
-    def _remember(self, latent: Latent) -> AttentionMemory:
-        return self.attention.remember(latent.u, latent.positions, latent.mask)
+        return advance, self._initial_state(latent)
 
     def _initial_state(self, latent: Latent) -> State:
         return torch.tanh(self.state(latent.mean)).unflatten(1, (4, 1, -1)).permute(1, 2, 0, 3).contiguous().unbind()
 
-    def _start(self, latent: Latent) -> State:
-        """The state, and how many characters are written."""
-        return *self._initial_state(latent), latent.lengths.new_zeros(1, len(latent.u), 1)
+
+def remember(attention: Attention, latent: Latent) -> AttentionMemory:
+    """Keys and values of the tokens of a latent."""
+    return attention.remember(latent.u, latent.positions, latent.mask)
 
 
 class SpelledLogits(nn.Linear):

@@ -34,9 +34,8 @@ def test_a_sentence_that_breaks_off_gets_an_end():
     assert torch.equal(model.tokenize(characters(*TEXTS)), tokens_of(LEARNED, *TEXTS))
 
 
-def test_tokens_lie_where_their_first_character_does_and_characters_have_the_state_of_their_token():
+def test_characters_have_the_state_of_their_token():
     spelling, rows = Spelling(LEARNED), tokens_of(LEARNED, "A dog runs.", "Two")
-    assert spelling.starts(rows)[0, : (rows[0] != PAD).sum()].tolist() == [0, 1, 5, 10, 11]
     states = torch.arange(rows.shape[1]).float()[None, :, None].expand(len(rows), -1, 2)
     spread = spelling.spread(states, rows, 12)
     assert spread[0, :, 1].tolist() == [0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 4]
@@ -77,13 +76,14 @@ def test_a_decoder_fed_its_own_output_is_teacher_forcing_on_it_from_every_modali
         assert torch.equal(logits.argmax(-1)[valid], ids[valid]), name
 
 
-def test_step_by_step_is_teacher_forcing_where_words_are_tokens():
+@pytest.mark.parametrize("kind", ["tokens", "states"])
+def test_step_by_step_is_teacher_forcing_where_words_are_tokens(kind):
     words = Tokenizer.learn(["a dog runs", "a dog sits"], 5)
-    model = tiny_model(words=words.words).eval()
+    model = tiny_model(kind, words=words.words).eval()
     decoder, tokens = model.text_decoder, tokens_of(words, "a dog sits", "a cat")
     latent = model.encode_speech(torch.rand(2, 24, AUDIO.n_mels), torch.tensor([24, 16]))
     forced = decoder(latent, tokens).logits
-    step, state = decoder._stepper(decoder._remember(latent)), decoder._start(latent)
+    step, state = decoder._stepper(latent)
     last, writable = torch.full((2, 1), BOS), decoder.spelling.lengths > 0
     for i in range(tokens.shape[1]):
         logits, state = step(last, state)
