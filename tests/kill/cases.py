@@ -1,9 +1,6 @@
 """What is killed: each case has data that are made once, and work that is done in a folder of its own."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import yaml
 from PIL import Image
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import Recipe, dump_recipe, parse_recipe
+from skipmodal.config import Recipe, parse_recipe
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
 from skipmodal.data.toy import prepare_toy
 from skipmodal.errors import UserError
@@ -36,7 +33,7 @@ class Case:
 
     make: Callable[[Path], object]
     work: Callable[[Path, Path], object]
-    processes: int = 1  # that train together, under torchrun
+    processes: int = 1  # that train together
 
 
 # ---------------------------------------------------------------- trainings
@@ -72,13 +69,13 @@ def training(**sections: dict[str, Any]) -> Case:
     return Case(make_toy, partial(_train, sections))
 
 
-def _torchrun(data: Path, out: Path) -> None:
-    recipe = out.parent / f"{out.name}.yaml"
-    recipe.write_text(yaml.safe_dump(dump_recipe(tiny_recipe(data / "toy"))))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "--max-restarts", "3", "-m", "--", "skipmodal", "train", str(recipe), "--run", str(out / "run"),
-               "--resume", "auto"]  # fmt: skip
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+def _together(data: Path, out: Path) -> None:
+    """By two processes, as torchrun starts them, and starts them again; forked, for importing torch takes longest."""
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id="kill", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        start_method="fork", max_restarts=3, monitor_interval=0.1,
+    )  # fmt: skip
+    elastic_launch(config, _train)({}, data, out)
 
 
 # ---------------------------------------------------------------- preparations
@@ -135,7 +132,7 @@ CASES: dict[str, Case] = {
     "accumulation": training(optim={"accumulate": 2}),
     "workers": training(data={"workers": 2}),
     "self-critical": training(model={"kind": "tokens", "words": 6}, loss={"self_critical": 1.0}),
-    "two processes": Case(make_toy, _torchrun, processes=2),
+    "two processes": Case(make_toy, _together, processes=2),
     "pictures": Case(_make_pictures, partial(_prepare_pictures, "none")),
     "pictures with encoder": Case(_make_pictures, partial(_prepare_pictures, "efficientnet_lite0")),
     "recordings": Case(_make_recordings, _prepare_recordings),

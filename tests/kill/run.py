@@ -28,7 +28,7 @@ LINGER = 20.0  # seconds that processes of a killed run may last: the loader's l
 class Point:
     """Where to kill: at a number of `events` that change files, after `seconds`, or when a file has so many `bytes`.
 
-    A `worker` is one of several processes that train together, after so many seconds.
+    Of processes that train together one `worker` is killed, or `everything`, after so many seconds.
     """
 
     kind: str
@@ -77,7 +77,7 @@ def kill(case: Case, whole: Straight, data: Path, out: Path, number: int, random
         told.append(f"{point.kind} {point.at:.6g} (status {end.status})")
         if end.left:
             return Result(number, "processes left", f"{', '.join(told)}: {end.left}")
-        if "Traceback" in end.printed and case.processes == 1:  # torchrun's own are beyond us
+        if "Traceback" in end.printed and case.processes == 1:  # those of a launcher are beyond us
             return Result(number, "traceback", f"{', '.join(told)}: {end.printed[-3000:]}")
     end = _run(case, data, out, None)
     if end.status:
@@ -92,7 +92,7 @@ def kill(case: Case, whole: Straight, data: Path, out: Path, number: int, random
 def choose(case: Case, whole: Straight, random: Random) -> Point:
     """Events hit the renames, bytes the middle of a write, seconds everything else; of processes mostly one is hit."""
     if case.processes > 1:
-        return Point(random.choice(("worker", "worker", "seconds")), random.uniform(0.2, 1.0) * whole.seconds)
+        return Point(random.choice(("worker", "worker", "everything")), random.uniform(0, whole.seconds))
     kind = random.choice(("events", "events", "seconds", "bytes"))
     return Point(
         kind, random.uniform(0, {"events": whole.events, "seconds": whole.seconds, "bytes": whole.bytes}[kind])
@@ -132,7 +132,7 @@ def _run(case: Case, data: Path, out: Path, point: Point | None, count: int | No
     os.close(send)
     handle, printed = os.pidfd_open(child), bytearray()
     try:
-        by_clock = point is not None and point.kind in ("seconds", "worker")
+        by_clock = point is not None and point.kind in ("seconds", "worker", "everything")
         if not _wait(handle, receive, point.at if point is not None and by_clock else PATIENCE, printed):
             if point is None or not by_clock:
                 printed += b"\nstill running"
@@ -168,15 +168,13 @@ def _wait(done: int, receive: int, seconds: float, printed: bytearray) -> bool:
 
 
 def _strike(child: int, point: Point | None) -> None:
-    """Kills the child, with all its family where several processes train; or a worker alone, which then starts anew."""
-    relatives = family(child)
-    if point is not None and point.kind == "worker":
-        workers = [pid for pid, command in relatives.items() if "skipmodal train" in command and ".run " not in command]
-        if workers:
-            os.kill(Random(point.at).choice(sorted(workers)), signal.SIGKILL)
-            return
-    training_together = any("torch.distributed.run" in command for command in relatives.values())
-    for process in [*relatives, child] if training_together or point is None else [child]:
+    """Kills the child, with all its family; or a worker alone, which then starts anew."""
+    relatives = sorted(family(child))
+    if point is not None and point.kind == "worker" and relatives:
+        os.kill(Random(point.at).choice(relatives), signal.SIGKILL)
+        return
+    training_together = point is None or point.kind == "everything"
+    for process in [*relatives, child] if training_together else [child]:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
