@@ -299,19 +299,19 @@ def _mel_basis(config: AudioConfig) -> "torch.Tensor":
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bands that are narrower than a bin, and empty
-        return _torchaudio().melscale_fbanks(  # type: ignore[no-any-return]
+        return torchaudio_functional().melscale_fbanks(  # type: ignore[no-any-return]
             config.n_linear, 0.0, config.sample_rate / 2, config.n_mels, config.sample_rate, "slaney", "slaney"
         ).T.contiguous()  # fmt: skip
 
 
-def _torchaudio() -> Any:
+def torchaudio_functional() -> Any:
     """torchaudio.functional, imported by what needs it alone: it is slow to load, and not always there."""
     try:
         import torchaudio.functional
     except (ImportError, OSError) as error:  # OSError: built for another torch
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            "torchaudio cannot be loaded, and preparing and hearing speech need it; install the one that belongs to "
-            f"your torch, from where that came ({reason})"
+            "torchaudio cannot be loaded, and preparing, hearing and aligning speech need it; install the one that "
+            f"belongs to your torch, from where that came ({reason})"
         ) from error
     return torchaudio.functional

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipmodal.audio import torchaudio_functional
 from skipmodal.models.layers import length_mask
 from skipmodal.text import PAD, SYMBOLS
 
@@ -64,27 +65,17 @@ def forward_sum(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
 def align(scores: Tensor, lengths: Tensor, mel_lengths: Tensor) -> Tensor:
     """The likeliest way: frames of each character (B, L), in sum mel_lengths, at least one where there are enough.
 
-    Monotonic alignment search (Kim et al., Glow-TTS, NeurIPS 2020), all items of a batch in one loop over time; on the
-    CPU, for its steps are too small for anything else.
+    Monotonic alignment search (Kim et al., Glow-TTS, NeurIPS 2020), which is a CTC alignment without blanks.
+    Raises UserError where torchaudio can't be loaded.
     """
-    device = scores.device
-    log_p, lengths, mel_lengths = scores.float().cpu().log_softmax(2), lengths.cpu(), mel_lengths.cpu()
-    batch, frames, characters = log_p.shape
-    items = torch.arange(batch)
-    best = torch.full_like(log_p[:, 0], -torch.inf)
-    best[:, 0] = 0.0
-    moved = torch.zeros_like(log_p, dtype=torch.bool)
-    for t in range(frames):
-        before = F.pad(best[:, :-1], (1, 0), value=-torch.inf) if t else best
-        moved[:, t] = before > best
-        best = torch.maximum(best, before) + log_p[:, t]
-    at = torch.minimum(lengths, mel_lengths) - 1
-    durations = torch.zeros(batch, characters, dtype=torch.long)
-    for t in range(frames - 1, -1, -1):
-        inside = t < mel_lengths
-        durations[items, at] += inside
-        at = at - (moved[items, t, at] & inside).long()
-    return durations.to(device)
+    forced_align = torchaudio_functional().forced_align
+    log_p = F.pad(scores.float().log_softmax(2), (1, 0), value=-1e9).cpu()  # the first class is the blank
+    durations = torch.zeros(len(scores), scores.shape[2], dtype=torch.long)
+    for item, (characters, frames) in enumerate(zip(lengths.tolist(), mel_lengths.tolist(), strict=True)):
+        targets = torch.arange(1, min(characters, frames) + 1)
+        labels, _ = forced_align(log_p[item : item + 1, :frames], targets[None])
+        durations[item] = torch.bincount(labels[0].long() - 1, minlength=scores.shape[2])
+    return durations.to(scores.device)
 
 
 def spread(durations: Tensor, r: int, steps: int) -> tuple[Tensor, Tensor]:
