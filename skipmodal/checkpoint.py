@@ -164,8 +164,8 @@ def load_trainer(folder: Path) -> TrainerState:
             numbers = json.loads((file.metadata() or {})[TRAINER])
             if not isinstance(numbers, dict):
                 raise ValueError("its numbers are no object")
-            return TrainerState({name: file.get_tensor(name) for name in file.keys()}, numbers)  # noqa: SIM118
-    except (OSError, ValueError, LookupError, RecursionError, SafetensorError, RuntimeError) as error:
+            return TrainerState({name: file.get_tensor(name).clone() for name in file.keys()}, numbers)  # noqa: SIM118
+    except Exception as error:  # a damaged file fails in many ways
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({reason})") from error
 
@@ -173,7 +173,8 @@ def load_trainer(folder: Path) -> TrainerState:
 def clear_crash(folder: Path) -> None:
     """Puts back what a crash while saving left of the checkpoint `folder`, and removes what is not needed."""
     partial, old = partial_path(folder), beside(folder, "old")
-    if not folder.exists() and (old / CONFIG).is_file():
+    if not (folder / CONFIG).is_file() and (old / CONFIG).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
         old.rename(folder)
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)

@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from skipmodal.audio import AudioConfig
+from skipmodal.config import read_yaml
 from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
@@ -304,6 +306,14 @@ def _lock(file: BinaryIO, folder: Path) -> None:
         raise UserError(f"{folder}: another command is preparing it now") from error
 
 
+def _is_ours(out: Path) -> bool:
+    try:
+        DatasetMeta.model_validate(read_yaml(out / "dataset.yaml", "dataset"))
+    except (UserError, ValidationError):
+        return False
+    return True
+
+
 def _clear(out: Path) -> None:
     """Removes from a complete dataset what only its preparation needed. Two commands may do so at once."""
     for name in (JOURNAL, SETTINGS):
@@ -314,7 +324,8 @@ def _clear(out: Path) -> None:
 def _refuse_existing(out: Path, partial: Path, overwrite: bool) -> None:
     """Nothing but datasets of our own is ever replaced or deleted."""
     if (out / "dataset.yaml").is_file():
-        _clear(out)  # a crash can come right after the move
+        if _is_ours(out):
+            _clear(out)  # a crash can come right after the move
         if not overwrite:
             raise UserError(f"{out}: exists and is complete; --overwrite replaces it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -103,7 +103,7 @@ def _train(
     shared = processes.share(TrainingStep(model, audio, recipe.loss, critic), device)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(at.step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
-        num_workers=recipe.data.workers, worker_init_fn=_leave_signals,
+        num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
     ))  # fmt: skip
 
     def save(name: str) -> None:
@@ -207,10 +207,9 @@ def _train(
     return latest
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach every process of a group; the loader's leave them to the training."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 
+MAX_STEPS = 1 << 40
 STARTED_FROM = "\n## Weights it started from\n\n"
 
 
@@ -117,14 +118,16 @@ def restore(
     try:
         scaling = numbers.pop("scaler")
         progress = TypeAdapter(Progress).validate_python(numbers)
-        if progress.step < 0 or progress.skipped < 0:
-            raise ValueError("a negative number of steps")
+        if not {field.name for field in fields(Progress)} == numbers.keys():
+            raise ValueError("a number is missing, or not known")
+        if not (0 <= progress.skipped <= progress.step < MAX_STEPS) or math.isnan(progress.best):
+            raise ValueError("its numbers make no sense")
         # The settings are the recipe's, not those that the optimiser was saved with.
         settings = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": _optimizer_state(state.tensors, optimizer), "param_groups": settings})
         if scaler.is_enabled() and scaling:
             scaler.load_state_dict(scaling)
-    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
         reason = describe(error) if isinstance(error, ValidationError) else error
         raise UserError(f"{folder / TRAINER}: does not fit this model ({reason})") from error
     return progress
@@ -136,6 +139,8 @@ def _optimizer_state(tensors: dict[str, Tensor], optimizer: torch.optim.Optimize
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, key = name.partition(".")
+        if not index.isdecimal() or not value.isfinite().all() or (key != "exp_avg" and (value < 0).any()):
+            raise ValueError(f"{name}: makes no sense")
         shape = parameters[int(index)].shape if key != "step" else torch.Size()
         if value.shape != shape or value.dtype != torch.float32:
             raise ValueError(f"{name}: {tuple(value.shape)} of {value.dtype} where {tuple(shape)} is needed")
