@@ -72,9 +72,11 @@ class Memory(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """z (N, d_k) -> u (N, d_k)."""
         value = torch.tanh(self.memory)
-        query, key = self._split(z), self._split(self.key(value))
-        value = self._split(value) if self.wide else value.expand(self.heads, -1, -1)
-        u = F.scaled_dot_product_attention(query, key, value, scale=1 / math.sqrt(z.shape[1]))
+        if self.wide:
+            query, key = self._split(z), self._split(self.key(value))
+            u = F.scaled_dot_product_attention(query, key, self._split(value), scale=1 / math.sqrt(z.shape[1]))
+        else:
+            u = self.weights(z) @ value
         return u.transpose(0, 1).flatten(1)
 
     def weights(self, z: Tensor) -> Tensor:

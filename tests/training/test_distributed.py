@@ -78,7 +78,7 @@ with distributed.join(cpu) as processes:
     stream = TrainingBatches(a, b, recipe.data, model.tokenizer, 0, processes.rank, processes.count)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
     losses = []
-    for number in range(50):
+    for number in range(5 if recipe.model.kind == "tokens" else 50):  # alignments are whole frames, and may flip
         loss = total_loss(step(stream[number]), recipe.loss.weights(), 0.5)
         optimizer.zero_grad()
         loss.backward()
