@@ -157,12 +157,9 @@ def _letters(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | 
 def _round_trip(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
     if (each := outputs.imitation) is None:
         return None
-    frames, characters = (
-        length_mask(each.lengths, each.mel.shape[1]),
-        length_mask(each.characters, each.durations.shape[1]),
-    )
-    sound, rhythm = (each.mel - each.target).abs(), (each.durations - each.target_durations).abs()
-    return mean(sound[frames]) + mean(rhythm[characters])
+    sound = (each.mel - each.target).abs()[length_mask(each.lengths, each.mel.shape[1])]
+    rhythm = (each.durations - each.target_durations).abs()[length_mask(each.characters, each.durations.shape[1])]
+    return mean(sound) + mean(rhythm)
 
 
 def _adversary(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
