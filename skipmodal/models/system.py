@@ -131,7 +131,7 @@ class SkipModal(nn.Module):
         written = self.text_decoder(latent, self.tokenize(ids))
         if self.letter_reader is None:
             return self.speech_decoder.generate(self._transcript(written), max_frames), sentences
-        logits = self.letter_reader(written.taken)
+        logits = self._read_letters(written)
         read = counts(logits) * (written.spans > 0)
         speech = self.speech_decoder.generate(_spelled(written, logits, read), max_frames)
         assert speech.alignment is not None
@@ -175,16 +175,19 @@ class SkipModal(nn.Module):
         reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
         if text_b is not None and (wanted & {"text_from_text", "letters"} or reads):
             written.append(self.text_decoder(text_b, tokens_b))
+        if "letters" in wanted:
+            read = [part for parts in (*outputs.written.values(), written) for part in parts]
+            if image is not None:  # one caption of each picture is enough
+                read[0] = read[0].rows(batch.firsts)
+            for each in read:
+                spelled = self.text_decoder.spelling.table[each.target]
+                outputs.letters.append(Letters(self._read_letters(each), spelled, each.spans))
         if text_b is not None and spoken:
             if isinstance(self.speech_decoder, TimedSpeechDecoder):
-                transcript = self._transcript(written[0])
+                transcript = self._transcript(written[0], outputs.letters[-1].logits if outputs.letters else None)
                 outputs.spoken = self.speech_decoder(transcript, batch.mel, batch.mel_lengths, batch.linear_part)
             else:
                 outputs.spoken = self.speech_decoder(text_b, batch.mel, batch.mel_lengths, batch.linear_part)
-        if "letters" in wanted and self.letter_reader is not None:
-            for each in [part for parts in (*outputs.written.values(), written) for part in parts]:
-                spelled = self.text_decoder.spelling.table[each.target]
-                outputs.letters.append(Letters(self.letter_reader(each.taken), spelled, each.spans))
         if "text_from_text" in wanted:
             if text_a is not None:
                 written.append(self.text_decoder(text_a, tokens_a[batch.firsts]))
@@ -244,10 +247,17 @@ class SkipModal(nn.Module):
         mel, frames = (part[items] for part in latent.recording)
         return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
 
-    def _transcript(self, written: Written) -> Transcript:
-        """What D_txt hands to D_spch, at each character of a sentence whose characters are known."""
+    def _read_letters(self, written: Written) -> Tensor:
+        assert self.letter_reader is not None
+        return self.letter_reader(written.taken, written.spans > 0)  # type: ignore[no-any-return]
+
+    def _transcript(self, written: Written, letters: Tensor | None = None) -> Transcript:
+        """What D_txt hands to D_spch, at each character of a sentence whose characters are known.
+
+        `letters` are the logits that were read from its states, if they were read before.
+        """
         if self.letter_reader is not None:
-            spelled = _spelled(written, self.letter_reader(written.taken), written.spans)
+            spelled = _spelled(written, self._read_letters(written) if letters is None else letters, written.spans)
             return spelled._replace(ids=self.text_decoder.spelling.characters(written.target))
         ids = self.text_decoder.spelling.characters(written.target)
         states = self.text_decoder.spelling.spread(written.states, written.target, ids.shape[1])

@@ -15,7 +15,7 @@ from skipmodal.models.alignment import forward_sum, guided_attention
 from skipmodal.models.decoders.letters import letter_loss
 from skipmodal.models.decoders.text import Written
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import gather_over_processes, length_mask, mean, ratio
+from skipmodal.models.layers import Packing, gather_over_processes, length_mask, mean, ratio
 from skipmodal.models.system import Outputs
 from skipmodal.text import PAD
 
@@ -89,7 +89,8 @@ def _text(name: str) -> Callable[[Outputs, Batch, Tensor | None], Tensor | None]
 
 
 def _cross_entropy(written: Written) -> Tensor:
-    return F.cross_entropy(written.logits.flatten(0, 1), written.target.flatten(), ignore_index=PAD, reduction="sum")
+    packing = Packing(written.target != PAD)
+    return F.cross_entropy(packing.pack(written.logits), packing.pack(written.target), reduction="sum")
 
 
 def _duration(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:

@@ -31,9 +31,12 @@ class LetterReader(nn.Module):
         self.hidden = nn.Linear(width, width)
         self.letters = nn.Linear(width, LONGEST * len(SYMBOLS))
 
-    def forward(self, states: Tensor) -> Tensor:
-        """states (B, S, width) -> logits (B, S, LONGEST, symbols) of the letter at each place, PAD after the last."""
-        return self.letters(F.gelu(self.hidden(states))).unflatten(2, (LONGEST, -1))  # type: ignore[no-any-return]
+    def forward(self, states: Tensor, valid: Tensor) -> Tensor:
+        """states (B, S, width), valid (B, S) -> logits (B, S, LONGEST, symbols) of the letter at each place, PAD after
+        the last.
+        """
+        packing = Packing(valid)
+        return packing.pad(self.letters(F.gelu(self.hidden(packing.pack(states)))).unflatten(1, (LONGEST, -1)))
 
 
 def counts(logits: Tensor) -> Tensor:

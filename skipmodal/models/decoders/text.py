@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skipmodal.config import TokensModel, VectorModel
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import length_mask, lstm_step
+from skipmodal.models.layers import Packing, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
 from skipmodal.text import BOS, PAD, SYMBOLS
 from skipmodal.tokenizer import LONGEST, Tokenizer
@@ -19,7 +19,7 @@ from skipmodal.tokenizer import LONGEST, Tokenizer
 class Written(NamedTuple):
     """What D_txt gives under teacher forcing."""
 
-    logits: Tensor  # (B, S, tokens)
+    logits: Tensor  # (B, S, tokens), undefined in the padding
     target: Tensor  # (B, S), padded: what it should have written
     spans: Tensor  # (B, S) characters of each token of the target
     states: Tensor  # (B, S, width), its hidden states before each
@@ -158,9 +158,10 @@ class AttendingDecoder(nn.Module):
         starts = self.spelling.lengths[history].cumsum(1)
         states, weights = self.states(latent, history, starts, owners)
         states = self.dropout(states)
-        logits = self.output(states[:, :-1], self.output.vectors(self.spelling.table))
+        packing = Packing(target != PAD)
+        logits = self.output(packing.pack(states[:, :-1]), self.output.vectors(self.spelling.table))
         spans = self.spelling.lengths[target]
-        return Written(logits, target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
+        return Written(packing.pad(logits), target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, S), each written from character `starts` (B, S) on -> states (B, S, width), attention."""

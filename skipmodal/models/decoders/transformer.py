@@ -11,7 +11,9 @@ from skipmodal.config import TokensModel
 from skipmodal.models.attention import Attention, AttentionMemory, sinusoids
 from skipmodal.models.decoders.text import AttendingDecoder, remember
 from skipmodal.models.latent import Latent
+from skipmodal.models.layers import Packing
 from skipmodal.models.search import State
+from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 
@@ -36,21 +38,22 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, starts: Tensor, memory: AttentionMemory, past: Past | None = None
+        self, x: Tensor, packing: Packing, starts: Tensor, memory: AttentionMemory, past: Past | None = None
     ) -> tuple[Tensor, Tensor, Past]:
-        """x (B, S, width), starts (B, S) in characters -> the same, attention (B, heads, S, N), keys and values.
+        """x (N, width) at the valid places of sentences (B, S), starts (B, S) in characters -> the same, attention
+        (B, heads, S, places), keys and values.
 
-        With the keys and values of the tokens before x, if x is one token, and otherwise without any.
+        With the keys and values of the tokens before x, if x is one token a sentence, and otherwise without any.
         """
-        query, key, value = self.own(self.norms[0](x)).chunk(3, 2)
+        query, key, value = packing.pad(self.own(self.norms[0](x))).chunk(3, 2)
         if past is not None:
             key, value = torch.cat([past.keys, key], 1), torch.cat([past.values, value], 1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         drop = self.drop if self.training else 0.0
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=past is None)
-        x = x + self.dropout(self.own_out(seen.transpose(1, 2).flatten(2)))
-        context, weights = self.cross(self.norms[1](x), starts, memory)
-        x = x + self.dropout(self.cross_out(context))
+        x = x + self.dropout(self.own_out(packing.pack(seen.transpose(1, 2).flatten(2))))
+        context, weights = self.cross(packing.pad(self.norms[1](x)), starts, memory)
+        x = x + self.dropout(self.cross_out(packing.pack(context)))
         return x + self.dropout(self.layers(self.norms[2](x))), weights, Past(key, value)
 
 
@@ -64,23 +67,25 @@ class TransformerTextDecoder(AttendingDecoder):
         self.norm = nn.LayerNorm(self.width)
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, weights = self._embedded(history, 0), torch.empty(0)
+        packing = Packing(history != PAD)
+        x, weights = packing.pack(self._embedded(history, 0)), torch.empty(0)
         for block in self.blocks:
             assert isinstance(block, Block)
             memory = remember(block.cross, latent)
-            x, weights, _ = block(x, starts, memory if owners is None else memory.rows(owners))
-        return self.norm(x), weights  # of the last block
+            x, weights, _ = block(x, packing, starts, memory if owners is None else memory.rows(owners))
+        return packing.pad(self.norm(x)), weights  # of the last block
 
     def begin(self, latent: Latent, beam: int = 1) -> tuple[Callable[..., tuple[Tensor, State]], State]:
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         memories = [remember(block.cross, latent).repeat(beam) for block in blocks]
 
         def advance(tokens: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
-            x, after = self._embedded(tokens, state[0].shape[2]), []
+            packing, after = Packing(torch.ones_like(tokens).bool()), []
+            x = packing.pack(self._embedded(tokens, state[0].shape[2]))
             for block, memory, keys, values in zip(blocks, memories, state[::2], state[1::2], strict=True):
-                x, _, present = block(x, start, memory, Past(keys[0], values[0]))
+                x, _, present = block(x, packing, start, memory, Past(keys[0], values[0]))
                 after += [part[None] for part in present]
-            return self.norm(x), tuple(after)
+            return packing.pad(self.norm(x)), tuple(after)
 
         nothing = latent.u.new_zeros(1, len(latent.u), 0, self.width)
         return advance, (nothing,) * (2 * len(self.blocks))

@@ -67,7 +67,7 @@ def test_speech_hangs_on_the_states_alone():
     model, batch = tiny_model("states", words=WORDS.words).eval(), tiny_batch()
     latent = model.encode_image(batch.images)
     written = model.text_decoder(latent, tokens_of(WORDS, "a dog runs", "two dogs sit"))
-    logits = model.letter_reader(written.taken)
+    logits = model.letter_reader(written.taken, written.spans > 0)
     transcript = _spelled(written, logits, counts(logits) * (written.spans > 0))
     spoken = model.speech_decoder.generate(transcript, 200)
     others = transcript._replace(ids=(transcript.ids + 7) % len(SYMBOLS))
