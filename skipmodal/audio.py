@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, reason
 from skipmodal.files import write_atomic
 
 if TYPE_CHECKING:
@@ -309,9 +309,8 @@ def torchaudio_functional() -> Any:
     try:
         import torchaudio.functional
     except (ImportError, OSError) as error:  # OSError: built for another torch
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
             "torchaudio cannot be loaded, and preparing, hearing and aligning speech need it; install the one that "
-            f"belongs to your torch, from where that came ({reason})"
+            f"belongs to your torch, from where that came ({reason(error)})"
         ) from error
     return torchaudio.functional

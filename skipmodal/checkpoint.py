@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import KINDS, Recipe, describe, dump_recipe, parse_yaml, recipe_of
-from skipmodal.errors import UserError
-from skipmodal.files import beside, partial_path, write_atomic
+from skipmodal.errors import UserError, reason
+from skipmodal.files import beside, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     if half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    (partial / WEIGHTS).write_bytes(save(weights))  # save_file would keep it from other users
+    write_synced(partial / WEIGHTS, save(weights))  # save_file would keep it from other users
     config = {
         "format": FORMAT,
         "audio": checkpoint.audio.model_dump(mode="json"),
@@ -100,11 +100,11 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState
     }
     if checkpoint.confidence is not None:
         config["confidence"] = checkpoint.confidence.model_dump()
-    (partial / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    (partial / WORDS).write_text("".join(f"{word}\n" for word in checkpoint.model.tokenizer.words), encoding="utf-8")
-    (partial / "card.md").write_text(card, encoding="utf-8")
+    write_synced(partial / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+    write_synced(partial / WORDS, "".join(f"{word}\n" for word in checkpoint.model.tokenizer.words).encode())
+    write_synced(partial / "card.md", card.encode())
     if trainer is not None:
-        (partial / TRAINER).write_bytes(save(trainer.tensors, {TRAINER: json.dumps(trainer.numbers)}))
+        write_synced(partial / TRAINER, save(trainer.tensors, {TRAINER: json.dumps(trainer.numbers)}))
     if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -152,7 +152,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
-        raise UserError(f"checkpoint {folder}: cannot be loaded ({' '.join(str(error).split())[:300]})") from error
+        raise UserError(f"checkpoint {folder}: cannot be loaded ({reason(error)})") from error
     return Checkpoint(model.to(device).eval(), recipe, audio, image, confidence)
 
 
@@ -166,8 +166,7 @@ def load_trainer(folder: Path) -> TrainerState:
                 raise ValueError("its numbers are no object")
             return TrainerState({name: file.get_tensor(name).clone() for name in file.keys()}, numbers)  # noqa: SIM118
     except Exception as error:  # a damaged file fails in many ways
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({reason})") from error
+        raise UserError(f"{path}: cannot be read, so training can't be resumed from it ({reason(error)})") from error
 
 
 def clear_crash(folder: Path) -> None:

@@ -19,6 +19,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def reason(error: BaseException) -> str:
+    """What a library says went wrong, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
 def require(what: str, **packages: str) -> None:
     """Raises UserError where a module is missing that `what` needs; `packages` maps it to what pip installs."""
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]

@@ -31,6 +31,13 @@ def partial_path(out: Path) -> Path:
     return beside(out, "partial")
 
 
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file that is on disk before what comes after, as the rename of its folder."""
+    with path.open("wb") as file:
+        file.write(data)
+        sync(file)
+
+
 def sync(file: BinaryIO) -> None:
     """Waits until the file is on disk."""
     file.flush()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skipmodal.errors import reason
 from skipmodal.metrics.captions import tokenise
 
 CORENLP = "lib/stanford-corenlp-3.6.0.jar"  # of SPICE; not in the package
@@ -34,8 +35,7 @@ def java_scores(
         try:
             scores[name] = float(score(right, said)[0])
         except Exception as error:  # of Java, of a pipe, or of the answer
-            reason = " ".join(str(error).split())
-            missing.append(f"{name}: failed under this Java, SPICE wants 8 to 13 ({reason})")
+            missing.append(f"{name}: failed under this Java, SPICE wants 8 to 13 ({reason(error)})")
     return scores, missing
 
 

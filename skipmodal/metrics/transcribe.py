@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from skipmodal.audio import resample, write_audio
-from skipmodal.errors import UserError, require
+from skipmodal.errors import UserError, reason, require
 
 SILENCE = 1e-3  # peak; -60 dB
 ENGINES = (
@@ -99,7 +99,7 @@ def _faster_whisper(name: str) -> Engine:
     try:
         model = WhisperModel(name, device="auto", compute_type="int8", local_files_only=Path(name).is_dir())
     except Exception as error:  # of its own and its hub's many kinds
-        raise UserError(f"transcriber faster-whisper:{name}: cannot be loaded ({_line(error)})") from error
+        raise UserError(f"transcriber faster-whisper:{name}: cannot be loaded ({reason(error)})") from error
 
     def hear(wav: np.ndarray, rate: int) -> str:
         segments, _ = model.transcribe(resample(wav, rate, RATE), language="en", beam_size=1, without_timestamps=True)
@@ -114,7 +114,7 @@ def _whisper(name: str) -> Engine:
     try:
         model = whisper.load_model(name)
     except Exception as error:  # a download, a damaged file, a name that does not exist
-        raise UserError(f"transcriber whisper:{name}: cannot be loaded ({_line(error)})") from error
+        raise UserError(f"transcriber whisper:{name}: cannot be loaded ({reason(error)})") from error
 
     def hear(wav: np.ndarray, rate: int) -> str:
         options = {"language": "en", "temperature": 0.0, "without_timestamps": True}
@@ -133,7 +133,7 @@ def _wav2vec2(name: str) -> Engine:
         model: Any = Wav2Vec2ForCTC.from_pretrained(name, local_files_only=local, use_safetensors=True)
         model.eval()
     except Exception as error:  # of its own and its hub's many kinds
-        raise UserError(f"transcriber wav2vec2:{name}: cannot be loaded ({_line(error)})") from error
+        raise UserError(f"transcriber wav2vec2:{name}: cannot be loaded ({reason(error)})") from error
 
     @torch.inference_mode()
     def hear(wav: np.ndarray, rate: int) -> str:
@@ -179,7 +179,3 @@ def _command(line: str) -> Engine:
         return done.stdout
 
     return hear
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

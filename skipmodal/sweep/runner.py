@@ -25,7 +25,7 @@ from skipmodal.checkpoint import load_checkpoint
 from skipmodal.config import dump_recipe, recipe_of
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, reason
 from skipmodal.evaluation.measure import measure
 from skipmodal.evaluation.report import write_report
 from skipmodal.files import write_atomic
@@ -87,8 +87,7 @@ def attempt(run: Run) -> Result:
     except Exception as error:  # a fault of ours, or no memory left
         with (run.folder / "train.log").open("a", buffering=1, encoding="utf-8") as log:
             traceback.print_exc(file=log)
-        line = " ".join(str(error).split())[:200]
-        return Result({}, 0.0, f"{type(error).__name__}: {line} (see {run.folder / 'train.log'})")
+        return Result({}, 0.0, f"{type(error).__name__}: {reason(error)} (see {run.folder / 'train.log'})")
 
 
 def execute(run: Run) -> Result:

@@ -78,6 +78,13 @@ def join(device: torch.device) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # none leaves while another still talks to it
+    except UserError:
+        store.set("stopped", "")  # for the others, whose connections to this one break now
+        raise
+    except RuntimeError as error:
+        if not store.check(["stopped"]):
+            raise
+        raise UserError("another of the processes that train together stopped; its message says why") from error
     finally:
         dist.destroy_process_group()
 

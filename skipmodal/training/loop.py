@@ -3,12 +3,13 @@
 import filecmp
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, reason
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
@@ -47,7 +48,15 @@ def train(recipe: Recipe, run: Path, resume: bool = False, init: Path | None = N
     device = distributed.own_device(pick_device(recipe.train.device))
     with distributed.join(device) as processes, own_run(run, processes.first):
         processes.any(False, device)  # the others wait until the first has put the run in order
-        return _train(recipe, run, resume, init, device, processes)
+        try:
+            return _train(recipe, run, resume, init, device, processes)
+        except (RuntimeError, OSError, EOFError) as error:
+            if not recipe.data.workers or not _loader_died(error):
+                raise
+            raise UserError(
+                f"data.workers: a process that loads data was killed ({reason(error)}); if memory is short, "
+                "lower data.workers; --resume auto goes on from the last checkpoint"
+            ) from error
 
 
 def _train(
@@ -103,7 +112,7 @@ def _train(
     shared = processes.share(TrainingStep(model, audio, recipe.loss, critic), device)
     stream = iter(DataLoader(
         batches, batch_size=None, sampler=range(at.step * recipe.optim.accumulate, steps * recipe.optim.accumulate),
-        num_workers=recipe.data.workers, worker_init_fn=_ignore_interrupt,
+        num_workers=recipe.data.workers, worker_init_fn=_calm,
     ))  # fmt: skip
 
     def save(name: str) -> None:
@@ -167,7 +176,7 @@ def _train(
                 for buffer, old in zip(model.buffers(), statistics, strict=True):
                     buffer.copy_(old)
                 totals = {name: values[:logged] for name, values in totals.items()}
-                at.skipped, bad_in_a_row = at.skipped + 1, bad_in_a_row + 1
+                bad_in_a_row += 1
                 if bad_in_a_row >= recipe.optim.max_bad_steps:
                     if processes.first:
                         save("latest")
@@ -176,6 +185,7 @@ def _train(
                         f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 "
                         f"(the last good state is in {latest})"
                     )
+                at.skipped += 1
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
             at.step, at.improved = at.step + 1, False
@@ -207,9 +217,26 @@ def _train(
     return latest
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process."""
+def _loader_died(error: Exception) -> bool:
+    """Whether it is what torch raises, wherever the training is, or what a connection to the process ends with."""
+    if isinstance(error, FileNotFoundError):
+        return error.filename is None  # of its socket
+    return "DataLoader worker" in str(error) or isinstance(error, (ConnectionError, EOFError))
+
+
+def _calm(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process.
+
+    Nor do they tell of connections to a training process that was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError):
+            told(kind, error, trace)
+
+    sys.excepthook = tell
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

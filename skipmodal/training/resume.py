@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from skipmodal.audio import AudioConfig
@@ -29,6 +29,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 
 MAX_STEPS = 1 << 40
+Scaling = int | Annotated[float, Field(gt=0, allow_inf_nan=False)]  # of the loss, in 16 bits
 STARTED_FROM = "\n## Weights it started from\n\n"
 
 
@@ -126,7 +127,7 @@ def restore(
         settings = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": _optimizer_state(state.tensors, optimizer), "param_groups": settings})
         if scaler.is_enabled() and scaling:
-            scaler.load_state_dict(scaling)
+            scaler.load_state_dict(TypeAdapter(dict[str, Scaling]).validate_python(scaling))
     except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
         reason = describe(error) if isinstance(error, ValidationError) else error
         raise UserError(f"{folder / TRAINER}: does not fit this model ({reason})") from error

@@ -80,7 +80,9 @@ def kill(case: Case, whole: Straight, data: Path, out: Path, number: int, random
         if "Traceback" in end.printed and case.processes == 1:  # those of a launcher are beyond us
             return Result(number, "traceback", f"{', '.join(told)}: {end.printed[-3000:]}")
     end = _run(case, data, out, None)
-    if end.status:
+    if end.left:
+        return Result(number, "processes left", f"{', '.join(told)}, then: {end.left}")
+    if end.status or "Traceback" in end.printed:
         return Result(number, "not resumed", f"{', '.join(told)}: {end.printed[-3000:]}")
     now = written(out)
     if now != whole.files:
@@ -217,7 +219,9 @@ def _work(case: Case, data: Path, out: Path, point: Point | None, send: int, cou
         events = _count_events(out, point.at if point is not None and point.kind == "events" else None)
         if point is not None and point.kind == "bytes":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # or Python turns it into an error
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(point.at), int(point.at)))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(point.at), resource.RLIM_INFINITY))
+            infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)  # the loader's processes are not meant
+            os.register_at_fork(after_in_child=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, infinite))
         case.work(data, out)
         if count is not None:
             os.write(count, str(events()).encode())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from skipmodal.checkpoint import load_trainer
 from skipmodal.config import dump_recipe
@@ -204,8 +205,10 @@ def test_a_killed_worker_starts_again_from_the_last_checkpoint(recipe, tmp_path:
     straight = torchrun(*run("straight"), fresh=tmp_path / "straight")
     assert straight.returncode == 0, straight.stderr
     process = launch(*run("killed"))
+    deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "latest").exists():
         assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     workers = [pid for pid, command in family(process.pid).items() if " -m skipmodal train " in command]
     os.kill(workers[-1], signal.SIGKILL)
@@ -223,3 +226,14 @@ def test_a_batch_that_cannot_be_shared_is_one_line(recipe, tmp_path: Path):
     done = torchrun("-m", "--", "skipmodal", "train", tmp_path / "recipe.yaml", "--run", tmp_path / "run")
     assert done.returncode == 1
     assert "data.batch_size=6 (3 + 3) cannot be shared equally by 2 processes" in done.stderr
+
+
+def test_where_one_process_is_refused_the_others_say_so_too(recipe, tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(dump_recipe(recipe(data={"batch_size": 4}))))
+    run = tmp_path / "run"
+    run.mkdir()
+    with FileLock(run / ".lock"):
+        done = torchrun("-m", "--", "skipmodal", "train", tmp_path / "recipe.yaml", "--run", run)
+    assert done.returncode == 1
+    assert "another training writes there" in done.stderr
+    assert "RuntimeError" not in done.stderr and "training/loop.py" not in done.stderr

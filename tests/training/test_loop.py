@@ -22,6 +22,7 @@ from skipmodal.errors import UserError
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import loop
+from tests.kill.run import family
 
 
 def weights(folder):
@@ -120,6 +121,21 @@ def test_an_interrupt_saves_and_exits_130(recipe, tmp_path):
     assert load_trainer(run / "latest").numbers["step"] >= 3
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
+def test_a_killed_loader_ends_the_training_with_one_line(recipe, tmp_path):
+    run = tmp_path / "run"
+    chosen = recipe(data={"workers": 1}, train={"max_steps": 100_000, "eval_every": 3, "checkpoint_minutes": 0})
+    process = start(chosen, run, tmp_path)
+    wait_for((run / "latest").exists, process)
+    (loader,) = [pid for pid, command in family(process.pid).items() if " skipmodal train " in command]
+    os.kill(loader, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a process that loads data was killed" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert resolve_checkpoint(run / "latest") == run / "latest"
+
+
 def test_a_crash_between_two_renames_loses_nothing(recipe, tmp_path):
     run = tmp_path / "run"
     latest = loop.train(recipe(train={"max_steps": 2}), run)
@@ -157,7 +173,10 @@ def test_too_many_non_finite_steps_stop_with_the_items(recipe, tmp_path, monkeyp
     monkeypatch.setattr(TrainingBatches, "__getitem__", broken)
     with pytest.raises(UserError, match=r"3 steps in a row .* train-0"):
         loop.train(recipe(optim={"max_bad_steps": 3}, train={"max_steps": 9}), tmp_path / "run")
-    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "latest").values())
+    latest = tmp_path / "run" / "latest"
+    assert all(torch.isfinite(value).all() for value in weights(latest).values())
+    numbers = load_trainer(latest).numbers
+    assert (numbers["step"], numbers["skipped"]) == (2, 2)  # the third is taken once more by who goes on
 
 
 @pytest.mark.parametrize("kind", ["tokens", "vector"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from skipmodal import checkpoint
 from skipmodal.checkpoint import TRAINER, WEIGHTS, Confidence, add_confidence, load_checkpoint, load_trainer
 from skipmodal.errors import UserError
 from skipmodal.training.loop import train
@@ -63,14 +64,13 @@ def test_a_finished_run_keeps_its_calibration(recipe, tmp_path):
 def test_a_disk_that_is_full_leaves_nothing_half_written(recipe, tmp_path, monkeypatch):
     latest = train(recipe(), tmp_path / "run")
     before = (latest / TRAINER).read_bytes()
-    write = Path.write_bytes
 
-    def full(path: Path, data: bytes) -> int:
+    def full(path: Path, data: bytes) -> None:
         if path.name == TRAINER:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, data)
+        path.write_bytes(data)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         train(recipe(train={"max_steps": 6}), tmp_path / "run", resume=True)
     assert (latest / TRAINER).read_bytes() == before
