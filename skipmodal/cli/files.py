@@ -44,7 +44,7 @@ def find_inputs(given: list[str], source: Modality, recursive: bool) -> list[Inp
         else:
             found.append(Input(name))
     if not found:
-        raise UserError("stdin has no sentence")
+        raise UserError("stdin has no sentence" if "-" in given else "the sentence is empty")
     return found
 
 

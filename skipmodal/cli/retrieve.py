@@ -40,6 +40,7 @@ def build(
         ),
     ],
     model: Model = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Also the folders in folders.")] = False,
     split: Annotated[
         Literal["train", "val", "test"] | None, typer.Option(help="Of prepared datasets.", show_default="all")
     ] = None,
@@ -65,7 +66,9 @@ def build(
 
     chosen = pick_device(device)
     translator = Translator(load_checkpoint(model, chosen), chosen)
-    meta = build_index(out, sources, translator, identity(model), split=split, batch_size=batch_size, skip=skip)
+    meta = build_index(
+        out, sources, translator, identity(model), split=split, recursive=recursive, batch_size=batch_size, skip=skip
+    )
     if left_out > LISTED:
         tell(f"left out: {left_out} in all")
     counts = ", ".join(f"{modality} {count}" for modality, count in meta.counts.items())

@@ -1,5 +1,7 @@
 """The six synthesis commands: many inputs, one model load; results on stdout, messages on stderr."""
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -181,6 +183,8 @@ def _run(items: list[str], request: _Request, model: Path | None, device: str, b
     from skipmodal.translation import join
 
     chosen = pick_device(device)
+    if len(inputs) == 1:
+        _check_there(pairs[0], request)
     translator = Translator(load_checkpoint(model, chosen), chosen, **limits)
     contents = (_content(each, request.source) for each, _ in pairs)
     parts = len(sentences(inputs[0].content)) if inputs[0].content is not None else len(pairs)
@@ -205,6 +209,15 @@ def _run(items: list[str], request: _Request, model: Path | None, device: str, b
             _deliver(each.name, result, request, path)
     if failed:
         raise UserError(f"{failed} of {len(inputs)} inputs could not be read; the others are done")
+
+
+def _check_there(pair: tuple[Input, Path | None], request: _Request) -> None:
+    """Raises UserError for the name of no file: before a model is loaded, which takes longest."""
+    each, path = pair
+    if request.source != "text" and each.name != "-" and not os.path.lexists(each.name):
+        error = UserError(f"{each.name}: cannot be read ({os.strerror(errno.ENOENT)})")
+        _leave_out(each.name, error, request, path)
+        raise error
 
 
 def _check_output(inputs: list[Input], request: _Request) -> None:
@@ -274,7 +287,7 @@ def _stream_speech(parts: "Iterator[Translation | UserError]", translator: "Tran
 
 
 def _deliver(name: str, result: "Translation", request: _Request, path: Path | None) -> None:
-    replaced = path is not None and path.exists()
+    replaced = [file for file in _files(path, request) if file.exists()]
     if path is not None:
         for file in _files(path, request):
             if file.suffix in request.beside:
@@ -295,7 +308,7 @@ def _deliver(name: str, result: "Translation", request: _Request, path: Path | N
     if request.target == "speech" and result.text:
         said = [f'"{result.text}"'] + ([f"confidence {result.confidence:.2f}"] if result.confidence is not None else [])
     if path is not None:
-        old = " in the place of an older one" if replaced else ""
+        old = f" (in the place of an older {', '.join(file.name for file in replaced)})" if replaced else ""
         said.insert(0, f"wrote {', '.join(map(str, _files(path, request)))}{old}")
     if said:
         tell(": ".join([said[0], ", ".join(said[1:])]) if said[1:] else said[0])

@@ -175,12 +175,13 @@ def identity(checkpoint: Path | None) -> str:
 
 def build_index(
     out: Path, paths: Sequence[Path], translator: Translator, checkpoint: str, *, split: Split | None = None,
-    batch_size: int = 32, skip: Tell = lambda reason: None,
+    recursive: bool = False, batch_size: int = 32, skip: Tell = lambda reason: None,
 ) -> IndexMeta:  # fmt: skip
     """Writes an index of folders and prepared datasets, complete or not at all.
 
-    `checkpoint` is the translator's `identity`; `split` is of the datasets, by default all of them; `skip` hears why
-    a file or a line is left out. Raises UserError where `out` exists, a source can't be opened, or has nothing.
+    `checkpoint` is the translator's `identity`; `split` is of the datasets, by default all of them; `recursive` takes
+    the folders in folders too; `skip` hears why a file or a line is left out. Raises UserError where `out` exists, a
+    source can't be opened or is given twice, or there is nothing to index.
     """
     if out.exists():
         raise UserError(f"{out}: exists already; give a new folder")
@@ -188,7 +189,10 @@ def build_index(
     if partial.exists() and not (partial.is_dir() and {path.name for path in partial.iterdir()} <= FILES):
         raise UserError(f"{partial}: in the way, and not an index being built; move it")
     features = translator.image.encoder != "none"
-    sources = [open_source(path, number, features, split) for number, path in enumerate(paths)]
+    names = [os.path.realpath(path) for path in paths]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{twice[0]}: is given twice")
+    sources = [open_source(path, number, features, split, recursive) for number, path in enumerate(paths)]
     given = [
         SourceMeta(path=os.path.abspath(path), split=split if isinstance(source, DatasetSource) else None)
         for path, source in zip(paths, sources, strict=True)

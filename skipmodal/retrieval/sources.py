@@ -58,7 +58,7 @@ class Source(Protocol):
         """Samples float32 (n,) and their rate, to be played. Raises UserError where it's gone or damaged."""
 
 
-def open_source(path: Path, number: int, features: bool, split: str | None = None) -> Source:
+def open_source(path: Path, number: int, features: bool, split: str | None = None, recursive: bool = False) -> Source:
     """A prepared dataset, all of it or one split, or a folder. Raises UserError where it's neither.
 
     `number` is its place among the index's sources, `features` as in PreparedDataset.
@@ -67,7 +67,7 @@ def open_source(path: Path, number: int, features: bool, split: str | None = Non
         return DatasetSource(PreparedDataset(path, features), number, split)
     if not os.path.isdir(path):
         raise UserError(f"{path}: {'is a file; give its folder' if os.path.exists(path) else 'no such folder'}")
-    return FolderSource(path, number)
+    return FolderSource(path, number, recursive)
 
 
 class DatasetSource:
@@ -110,17 +110,18 @@ class DatasetSource:
 
 
 class FolderSource:
-    """Pictures, recordings and .txt files, a sentence a line, of a folder and the folders in it, known by suffix."""
+    """Pictures, recordings and .txt files, a sentence a line, of a folder, known by suffix."""
 
-    def __init__(self, path: Path, number: int) -> None:
-        self.path, self.number = path, number
+    def __init__(self, path: Path, number: int, recursive: bool = False) -> None:
+        """With `recursive` also those of the folders in it."""
+        self.path, self.number, self.recursive = path, number, recursive
 
     @cached_property
     def files(self) -> dict[str, list[str]]:
         """Modality -> paths in the folder, in order."""
         found: dict[str, list[str]] = {modality: [] for modality in SUFFIXES}
         for folder, folders, names in os.walk(self.path, onerror=_refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not name.startswith(".")) if self.recursive else []
             for name in sorted(names):
                 file = os.path.join(folder, name)
                 modality = modality_of(name)

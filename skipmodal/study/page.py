@@ -18,6 +18,7 @@ from skipmodal.audio import read_audio, write_audio
 from skipmodal.errors import UserError
 from skipmodal.files import write_atomic
 from skipmodal.image import read_photo
+from skipmodal.modality import SUFFIXES
 from skipmodal.study.score import MAX_ITEMS, MAX_TITLE, QUESTIONS, Key, KeyItem
 from skipmodal.templates import render
 
@@ -107,9 +108,10 @@ def _by_stem(folder: Path, kind: str) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: is not a folder with one {kind} an item")
     files: dict[str, list[Path]] = defaultdict(list)
+    suffixes = SUFFIXES["image"] if kind == "photo" else AUDIO_SUFFIXES
     try:
         for path in sorted(folder.iterdir()):
-            if not path.name.startswith(".") and (kind == "photo" or path.suffix.lower() in AUDIO_SUFFIXES):
+            if not path.name.startswith(".") and path.suffix.lower() in suffixes:
                 files[path.stem].append(path)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror or error})") from error

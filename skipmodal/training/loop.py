@@ -136,6 +136,8 @@ def _train(
         )
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
+        if init_from is not None and init_from.confidence is not None:
+            monitor.say(f"the confidence of {init} is not that of other weights; `skipmodal calibrate` finds theirs")
         if found is None and init is None and (recipe.train.only or critic):
             setting = "train.only" if recipe.train.only else "loss.self_critical"
             monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")

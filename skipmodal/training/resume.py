@@ -1,6 +1,7 @@
 """Going on from a checkpoint: the weights of another run, or everything of the same one."""
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -42,7 +43,7 @@ def own_run(run: Path, first: bool) -> Iterator[None]:
     if not first:
         yield
         return
-    lock = FileLock(run / ".lock")
+    lock, new = FileLock(run / ".lock"), not run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -56,6 +57,8 @@ def own_run(run: Path, first: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if new and [path.name for path in run.iterdir()] == [".lock"]:  # refused before anything was written
+            shutil.rmtree(run, ignore_errors=True)
 
 
 def find_latest(latest: Path) -> Path | None:

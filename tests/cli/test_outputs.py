@@ -74,7 +74,7 @@ def test_what_is_there_is_skipped_or_refused_or_replaced(here, tokens, photos, t
     assert "left out: 1 of 2" in err
     assert (tmp_path / "out" / "a.wav").read_bytes() == b"precious"
     status, _, err = here(*command, "--overwrite")
-    assert status == 0 and "out/a.wav in the place of an older one" in err
+    assert status == 0 and "out/a.wav (in the place of an older a.wav)" in err
     assert soundfile.info(tmp_path / "out" / "a.wav").frames > 0
 
 

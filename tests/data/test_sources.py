@@ -54,6 +54,13 @@ def test_flickr8k(flickr8k: Path) -> None:
     assert bad_lines(bad) == [(5, "malformed line"), (7, "in no split"), (8, "unsafe path")]
 
 
+def test_a_photo_of_several_lists_is_in_none(flickr8k: Path) -> None:
+    table(flickr8k, "b.jpg\na.jpg\na.jpg\n", "Flickr_8k.testImages.txt")
+    rows, bad = read(flickr8k)
+    assert [(row.id, row.split) for row in rows] == []
+    assert [line for line, reason in bad_lines(bad) if reason == "in several splits"] == [1, 3]
+
+
 def test_flickr8k_without_lists_or_photos(flickr8k: Path) -> None:
     for path in flickr8k.glob("*Images.txt"):
         path.unlink()
@@ -148,6 +155,20 @@ def test_ljspeech(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- manifests
+
+
+def test_a_picture_whose_rows_name_several_splits_is_in_none(tmp_path: Path) -> None:
+    lines = [
+        "image,text,split",
+        "a.jpg,One.,train",
+        "b.jpg,Two.,val",
+        "a.jpg,Three.,",
+        "a.jpg,Four.,test",
+        "b.jpg,Five.,",
+    ]
+    rows, bad = read(table(tmp_path, "\n".join(lines), "m.csv"))
+    assert [(row.split, row.texts) for row in rows] == [("val", ("Two.", "Five."))]
+    assert bad_lines(bad) == [(5, "in several splits")]
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])

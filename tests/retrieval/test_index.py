@@ -39,7 +39,14 @@ def built(parts, folder, tmp_path):  # noqa: F811
     a, b, translator = parts
     skipped = []
     build_index(
-        tmp_path / "index", [a.path, b.path, folder], translator, SHA, split="val", batch_size=3, skip=skipped.append
+        tmp_path / "index",
+        [a.path, b.path, folder],
+        translator,
+        SHA,
+        split="val",
+        recursive=True,
+        batch_size=3,
+        skip=skipped.append,
     )
     return Index(tmp_path / "index"), skipped
 
@@ -164,7 +171,15 @@ def test_nothing_of_others_is_replaced(parts, folder, tmp_path):  # noqa: F811
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="nothing to index"):
         build_index(tmp_path / "other", [tmp_path / "empty"], translator, SHA)
+    with pytest.raises(UserError, match="given twice"):
+        build_index(tmp_path / "other", [folder, tmp_path / "empty", folder / "sub" / ".."], translator, SHA)
     assert not (tmp_path / "other").exists()
+
+
+def test_folders_in_folders_are_asked_for(parts, folder, tmp_path):  # noqa: F811
+    shallow = build_index(tmp_path / "index", [folder], parts[2], SHA)
+    deep = build_index(tmp_path / "deep", [folder], parts[2], SHA, recursive=True)
+    assert deep.counts["image"] == shallow.counts["image"] + 1
 
 
 def test_vectors_that_are_no_numbers_are_refused(parts, folder, tmp_path):  # noqa: F811

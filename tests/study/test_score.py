@@ -276,15 +276,6 @@ def test_a_judge_counts_once_and_broken_files_are_named(folders):
             read_key(files[0])
 
 
-def test_a_photo_whose_name_is_not_utf8(folders):
-    try:
-        (folders / "photos" / "photo0.jpg").rename(folders / "photos" / "photo0.\udcff")
-    except (OSError, UnicodeError):
-        pytest.skip("this file system has no such names")
-    key, _, _ = make(folders)
-    assert key.items[0].photo == "photo0.?"
-
-
 def test_a_key_that_contradicts_itself_is_refused(folders):
     make(folders)
     path = folders / "study.key.json"

@@ -359,6 +359,12 @@ def test_a_trainer_state_of_another_model_is_one_line(recipe, tmp_path, change):
     assert "\n" not in str(raised.value)
 
 
+def test_a_training_that_is_refused_leaves_no_folder(recipe, tmp_path):
+    with pytest.raises(UserError, match=r"train\.only"):
+        loop.train(recipe(train={"only": ["nothing"]}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_that_cannot_be_made_is_one_line(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):

@@ -16,7 +16,7 @@ def matches(source: Path) -> bool:
 
 
 def rows(source: Path, medium: Medium) -> Iterator[Row | BadRow]:
-    """One row a photo, in the order of the caption file; photos in no split list are bad rows."""
+    """One row a photo, in the order of the caption file; photos in no split list, or in several, are bad rows."""
     table = source / CAPTIONS
     photos = next((source / name for name in PHOTOS if (source / name).is_dir()), None)
     if photos is None:
@@ -42,15 +42,18 @@ def rows(source: Path, medium: Medium) -> Iterator[Row | BadRow]:
             yield BadRow(where, "unsafe path", photo)
         elif split_of and photo not in split_of:
             yield BadRow(where, "in no split", photo)
+        elif split_of.get(photo, "") is None:
+            yield BadRow(where, "in several splits", photo)
         else:
             yield Row(safe_id(Path(photo).stem), split_of.get(photo), tuple(texts), path, where)
 
 
-def _splits(source: Path) -> dict[str, str]:
-    """Photo -> split; empty where the lists are absent."""
-    split_of: dict[str, str] = {}
+def _splits(source: Path) -> dict[str, str | None]:
+    """Photo -> split, None where several lists have it; empty where the lists are absent."""
+    split_of: dict[str, str | None] = {}
     for official, split in SPLITS.items():
         path = source / f"Flickr_8k.{official}Images.txt"
         if path.is_file():
-            split_of |= {line.strip(): split for _, line in read_lines(path) if line and line.strip()}
+            for photo in {line.strip() for _, line in read_lines(path) if line and line.strip()}:
+                split_of[photo] = None if photo in split_of else split
     return split_of

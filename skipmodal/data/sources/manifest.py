@@ -38,16 +38,18 @@ def rows(source: Path, medium: Medium) -> Iterator[Row | BadRow]:
     if not source.is_file():
         raise UserError(f"{source}: a manifest is a file ({', '.join(SUFFIXES)})")
     entries = _json_entries(source) if source.suffix.lower() == ".jsonl" else _table_entries(source, medium)
-    pictures: dict[Path | None, Row] = {}
+    pictures: dict[Path | None, Row | BadRow] = {}
     for entry in entries:
         row = entry if isinstance(entry, BadRow) else _row(source, entry, medium)
         if isinstance(row, BadRow) or medium != "image":
             yield row
-        elif first := pictures.get(row.media):
-            texts = first.texts + row.texts
-            pictures[row.media] = replace(first, split=first.split or row.split, texts=texts)
-        else:
+        elif (first := pictures.get(row.media)) is None:
             pictures[row.media] = row
+        elif isinstance(first, Row):
+            if len({first.split, row.split} - {None}) == 2:
+                pictures[row.media] = BadRow(row.where, "in several splits", f"{first.split} before, now {row.split}")
+            else:
+                pictures[row.media] = replace(first, split=first.split or row.split, texts=first.texts + row.texts)
     yield from pictures.values()
 
 
