@@ -67,7 +67,7 @@ def join(device: torch.device) -> Iterator[Processes]:
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         timeout = timedelta(hours=6)  # the others wait while the first validates
-        store, rank, count = next(dist.rendezvous("env://", timeout=timeout))
+        store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(minutes=5)))  # torchrun may be gone
         # torchrun keeps one store for all restarts (PyTorch 2.6 to 2.14), with the addresses of workers that are gone.
         # Agents on several machines count restarts apart: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 helps.
         if os.environ.get("GROUP_WORLD_SIZE") == "1":

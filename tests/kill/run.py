@@ -172,8 +172,9 @@ def _wait(done: int, receive: int, seconds: float, printed: bytearray) -> bool:
 def _strike(child: int, point: Point | None) -> None:
     """Kills the child, with all its family; or a worker alone, which then starts anew."""
     relatives = sorted(family(child))
-    if point is not None and point.kind == "worker" and relatives:
-        os.kill(Random(point.at).choice(relatives), signal.SIGKILL)
+    if point is not None and point.kind == "worker":
+        if relatives:  # none before the launcher has started one, or once all is done
+            os.kill(Random(point.at).choice(relatives), signal.SIGKILL)
         return
     training_together = point is None or point.kind == "everything"
     for process in [*relatives, child] if training_together else [child]:
