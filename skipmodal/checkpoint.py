@@ -4,21 +4,21 @@ Weights and the trainer's state are safetensors: no file runs code.
 """
 
 import json
-import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
+from skipmodal.confidence import Confidence
 from skipmodal.config import KINDS, Recipe, describe, dump_recipe, parse_yaml, recipe_of
 from skipmodal.errors import UserError, reason
 from skipmodal.files import beside, partial_path, write_atomic, write_synced
@@ -26,29 +26,13 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 
-FORMAT = 6
+FORMAT = 7
 BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line
 TRAINER = "trainer.safetensors"
+PROTOTYPES = "prototypes.safetensors"  # of the pictures that were trained on, for the confidence
 MAX_CONFIG_BYTES = 1_000_000
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Confidence(BaseModel):
-    """A logistic curve (Platt, 1999) over the mean log-probability of a sentence's characters.
-
-    Its value is the share of the sentence's content words that is expected in one of five people's captions.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    slope: Finite
-    intercept: Finite
-
-    def __call__(self, score: float) -> float:
-        """Mean log-probability a character -> expected share, in [0, 1]."""
-        return 1 / (1 + math.exp(-min(max(self.slope * score + self.intercept, -50.0), 50.0)))
 
 
 @dataclass
@@ -68,6 +52,7 @@ class Checkpoint:
     audio: AudioConfig
     image: ImageConfig
     confidence: Confidence | None = None  # once it has been calibrated
+    prototypes: Tensor | None = None  # (P, width), the pictures that confidence compares with
 
 
 def save_checkpoint(
@@ -98,8 +83,9 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState
         "image": checkpoint.image.model_dump(mode="json"),
         "recipe": dump_recipe(checkpoint.recipe),
     }
-    if checkpoint.confidence is not None:
+    if checkpoint.confidence is not None and checkpoint.prototypes is not None:
         config["confidence"] = checkpoint.confidence.model_dump()
+        write_synced(partial / PROTOTYPES, save({"prototypes": checkpoint.prototypes.half()}))
     write_synced(partial / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
     write_synced(partial / WORDS, "".join(f"{word}\n" for word in checkpoint.model.tokenizer.words).encode())
     write_synced(partial / "card.md", card.encode())
@@ -149,11 +135,12 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}
         model.load_state_dict(weights, assign=True)
+        prototypes = _read_prototypes(folder / PROTOTYPES, model, device) if confidence else None
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
     except (OSError, ValueError, LookupError, TypeError, SafetensorError, RuntimeError) as error:
         raise UserError(f"checkpoint {folder}: cannot be loaded ({reason(error)})") from error
-    return Checkpoint(model.to(device).eval(), recipe, audio, image, confidence)
+    return Checkpoint(model.to(device).eval(), recipe, audio, image, confidence, prototypes)
 
 
 def load_trainer(folder: Path) -> TrainerState:
@@ -205,8 +192,9 @@ def saved_recipe(path: Path) -> Recipe:
         raise UserError(f"{config}: cannot be read ({error})") from error
 
 
-def add_confidence(path: Path, confidence: Confidence) -> Path:
-    """Writes a calibration into the configuration of the checkpoint at `path`, and returns the checkpoint's folder.
+def add_confidence(path: Path, confidence: Confidence, prototypes: Tensor) -> Path:
+    """Writes a calibration, and prototypes (P, width) of the pictures that were trained on, into the checkpoint at
+    `path`, and returns its folder.
 
     Raises UserError where it can't be written.
     """
@@ -215,6 +203,7 @@ def add_confidence(path: Path, confidence: Confidence) -> Path:
     try:
         tree = _read_config(config)
         tree["confidence"] = confidence.model_dump()
+        write_atomic(folder / PROTOTYPES, save({"prototypes": prototypes.half().contiguous()}))
         write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
     except OSError as error:
         raise UserError(f"{config}: cannot be written ({error.strerror or error})") from error
@@ -251,6 +240,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict) or found != FORMAT:
         raise UserError(f"{path}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
     return tree
+
+
+def _read_prototypes(path: Path, model: SkipModal, device: torch.device) -> Tensor:
+    found = load_file(path, device=str(device))["prototypes"]
+    if found.dim() != 2 or found.shape[1] != model.image_encoder.width or not found.isfinite().all():
+        raise ValueError(f"{path.name}: does not fit the image encoder")
+    return found
 
 
 def _read_words(path: Path) -> Tokenizer:

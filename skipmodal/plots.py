@@ -159,12 +159,14 @@ def draw_curves(curves: Curves) -> "Figure":
     return figure
 
 
-def draw_reliability(expected: Sequence[float], found: Sequence[float], title: str) -> "Figure":
-    """Expected against found shares of some bins, beside the diagonal of a perfect calibration."""
+def draw_reliability(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> "Figure":
+    """Expected against found shares of some bins, beside the diagonal of a perfect calibration; up to three curves."""
     figure = _figure(4.5, 4.5)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axes.plot(expected, found, "o-", color=MODALITY_STYLES["text"][0])
+    for (label, (expected, found)), (color, _) in zip(curves.items(), MODALITY_STYLES.values(), strict=False):
+        axes.plot(expected, found, "o-", color=color, label=label)
+    axes.legend(loc="upper left", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="content words in a human caption", aspect="equal")
     axes.set_title(title, fontsize=10)
     return figure

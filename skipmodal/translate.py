@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from skipmodal import image, inputs, text
 from skipmodal.audio import spectrograms
 from skipmodal.checkpoint import Checkpoint, load_checkpoint
+from skipmodal.confidence import distances
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError
 from skipmodal.modality import MODALITIES
@@ -65,7 +66,7 @@ class Translator:
     ) -> None:
         """Caps of a sentence's speech and of a text, the beam's width, and seconds of silence between sentences."""
         self.model, self.audio, self.image = checkpoint.model, checkpoint.audio, checkpoint.image
-        self.confidence, self.device = checkpoint.confidence, device
+        self.confidence, self.prototypes, self.device = checkpoint.confidence, checkpoint.prototypes, device
         self.max_seconds, self.max_text, self.beam, self.pause = max_seconds, max_text, beam, pause
 
     @overload
@@ -159,7 +160,7 @@ class Translator:
         self, waiting: Sequence[tuple[int, Item, Tensor | UserError]], source: str, target: str
     ) -> Iterator[tuple[int, Translation | UserError]]:
         read = [item for _, _, item in waiting if isinstance(item, Tensor)]
-        results = iter(self.decode(self.encode(read, source), target, source) if read else ())
+        results = iter(self.decode(self.encode(read, source), target) if read else ())
         for number, given, item in waiting:
             result = next(results) if isinstance(item, Tensor) else item
             if isinstance(result, Translation) and source == "text" and result.capped and result.words is not None:
@@ -202,18 +203,18 @@ class Translator:
         return self.model.encode_speech(mel, lengths // self.audio.hop_length + 1)
 
     @torch.inference_mode()
-    def decode(self, latent: Latent, modality: str, source: str | None = None) -> list[Translation]:
-        """What `encode` gave -> results in a modality; with a confidence where the `source` is a picture."""
+    def decode(self, latent: Latent, modality: str) -> list[Translation]:
+        """What `encode` gave -> results in a modality; with a confidence where the source is a picture."""
         if modality == "image":
             return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
         if modality == "text":
             found = self.model.generate_text(latent, self.max_text, self.beam)
-            return self._sentences(found, source)
+            return self._sentences(found, latent)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         _check_finite(speech.linear)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        said = self._sentences(behind, source) if behind else [Translation("", False)] * len(wavs)
+        said = self._sentences(behind, latent) if behind else [Translation("", False)] * len(wavs)
         words = self._words(speech, latent.ids if behind is None else behind.ids)
         rate = self.audio.sample_rate
         return [
@@ -233,14 +234,20 @@ class Translator:
             for row, weights, steps in zip(ids.tolist(), speech.alignment.cpu(), speech.steps.tolist(), strict=True)
         ]
 
-    def _sentences(self, found: Sentences, source: str | None) -> list[Translation]:
+    def _sentences(self, found: Sentences, latent: Latent) -> list[Translation]:
         _check_finite(found.log_probability)
+        far: list[float] = []
+        if latent.seen is not None and self.prototypes is not None:
+            far = distances(latent.seen, self.prototypes).tolist()
         results = []
-        for ids, capped, log_p, _ in zip(*(tensor.tolist() for tensor in found), strict=True):
+        for number, (ids, capped, log_p, _) in enumerate(zip(*(tensor.tolist() for tensor in found), strict=True)):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
-            confidence = self.confidence(score) if self.confidence and source == "image" else None
-            results.append(Translation(sentence, capped, sentence, score, confidence))
+            result = Translation(sentence, capped, sentence, score)
+            if self.confidence and far:
+                result.confidence = self.confidence(score, far[number])
+                result.unfamiliar = far[number] > self.confidence.far
+            results.append(result)
         return results
 
 

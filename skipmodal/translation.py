@@ -25,6 +25,7 @@ class Translation:
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
     score: float | None = None  # its mean log-probability a character
     confidence: float | None = None  # what that is worth, of a picture and a calibrated model
+    unfamiliar: bool = False  # whether the picture is unlike those that a calibrated model was trained on
     sample_rate: int | None = None  # Hz, of speech
     words: list[Word] | None = None  # of speech, from a model that knows when each sounds
 

@@ -52,7 +52,9 @@ def calibrate(
 ) -> None:
     """Fit how sure a checkpoint may be of what it says of a picture, and keep that in the checkpoint.
 
-    Its confidence is then beside each sentence: the share of the content words that a person would have said too.
+    Its confidence is then beside each sentence: the share of the content words that a person would have said too. It is
+    lower for pictures unlike those of the train split, and the least familiar get a warning. Pictures are fitted as
+    they are, and once more darkened, cropped, turned, blurred or otherwise altered.
 
     Example: skipmodal calibrate runs/mine --data prepared/image-text --plot reliability.png
     """
@@ -74,13 +76,16 @@ def calibrate(
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     with progress(len(dataset.indices(split)[:limit])) as advance:
         found = calibration.calibrate(translator, dataset, split=split, limit=limit, advance=advance)
-    typer.echo(f"on {found.items} items that were not fitted: calibration error {found.error:.3f}")
-    for expected, share in zip(found.expected, found.found, strict=True):
-        typer.echo(f"  confidence {expected:.2f}  found {share:.2f}")
-    typer.echo(f"wrote {add_confidence(checkpoint, found.confidence)}", err=True)
+    kinds = {"as they are": found.plain, "altered": found.altered}
+    for kind, held in kinds.items():
+        typer.echo(f"{held.items} pictures that were not fitted, {kind}: calibration error {held.error:.3f}")
+        for expected, share in zip(held.expected, held.found, strict=True):
+            typer.echo(f"  confidence {expected:.2f}  found {share:.2f}")
+    typer.echo(f"wrote {add_confidence(checkpoint, found.confidence, found.prototypes)}", err=True)
     if plot:
-        title = f"{found.items} photos, calibration error {found.error:.3f}"
-        write_atomic(plot, to_png(draw_reliability(found.expected, found.found, title)))
+        title = f"{found.plain.items} photos, as they are and altered"
+        curves = {f"{kind}: error {held.error:.3f}": (held.expected, held.found) for kind, held in kinds.items()}
+        write_atomic(plot, to_png(draw_reliability(curves, title)))
         typer.echo(f"wrote {plot}", err=True)
 
 

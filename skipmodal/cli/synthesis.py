@@ -205,7 +205,7 @@ def _run(items: list[str], request: _Request, model: Path | None, device: str, b
                 tell(f"error: {error}")
                 continue
             result = join([part for part in found if not isinstance(part, UserError)], translator.pause)
-            _warn_of_cap(each.name, result, request, translator)
+            _warn(each.name, result, request, translator)
             _deliver(each.name, result, request, path)
     if failed:
         raise UserError(f"{failed} of {len(inputs)} inputs could not be read; the others are done")
@@ -267,7 +267,9 @@ def _content(each: Input, source: Modality) -> Path | bytes | str:
     return read_stdin() if each.name == "-" else Path(each.name)
 
 
-def _warn_of_cap(name: str, result: "Translation", request: _Request, translator: "Translator") -> None:
+def _warn(name: str, result: "Translation", request: _Request, translator: "Translator") -> None:
+    if result.unfamiliar:
+        tell(f"warning: {name}: is unlike the pictures that the model was trained on; what it says may be wrong")
     if result.capped:
         in_text = request.target == "text" or len(result.text or "") >= translator.max_text
         cap = f"{translator.max_text} characters" if in_text else f"{translator.max_seconds:g} s"
@@ -322,7 +324,7 @@ def _record(name: str, result: "Translation", path: Path | None) -> dict[str, An
     if result.text is not None:  # also the latent sentence behind speech
         record["text"] = result.text
     if result.confidence is not None:
-        record["confidence"] = round(result.confidence, 3)
+        record |= {"confidence": round(result.confidence, 3), "unfamiliar": result.unfamiliar}
     if result.sample_rate:
         record["seconds"] = round(result.seconds, 3)
     if result.words is not None:

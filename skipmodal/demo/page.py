@@ -95,6 +95,7 @@ def _from_photo(translator: Translator, path: str | None) -> tuple[Any, ...]:
     sentence = result.text or ""
     seen = draw_seen(translator, Path(path), latent, sentence) if sentence else None
     confidence = "not calibrated" if result.confidence is None else f"{result.confidence:.2f}"
+    confidence += ", of a picture unlike those that the model was trained on" if result.unfamiliar else ""
     rate, wav = translator.audio.sample_rate, result.value
     sound = to_image(draw_speech(wav, translator.audio, result.words or ()))  # type: ignore[arg-type]
     return sentence, confidence, (rate, _samples(wav)), sound, to_image(seen) if seen else None
@@ -111,7 +112,7 @@ def _from_speech(translator: Translator, path: str | None) -> tuple[Any, ...]:
     if path is None:
         raise UserError("no recording yet: speak into the microphone, or drop a file")
     result, latent = translate(translator, Path(path), "speech", "text")
-    (picture,) = translator.decode(latent, "image", "speech")
+    (picture,) = translator.decode(latent, "image")
     return result.value, picture.value
 
 

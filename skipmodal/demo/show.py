@@ -26,7 +26,7 @@ PHOTO_SIDE = 256  # pixels of the photo under each word's attention
 def translate(translator: Translator, item: Item, source: str, target: str) -> tuple[Translation, Latent]:
     """One item, and its latent; what is spoken is one sentence."""
     latent = translator.encode([translator.read(item, source)], source)
-    (result,) = translator.decode(latent, target, source)
+    (result,) = translator.decode(latent, target)
     return result, latent
 
 

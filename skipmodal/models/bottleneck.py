@@ -15,6 +15,7 @@ from skipmodal.models.latent import Encoded, Latent
 from skipmodal.models.layers import MaskedBatchNorm, Packing, RunningNorm, length_mask
 
 KEY_GAIN = 4.0  # of M's keys at first
+WIDE_GAIN = 10.0  # the same where every head has values of its own, for one head
 
 
 class ModalityTransformer(nn.Module):
@@ -60,7 +61,7 @@ class Memory(nn.Module):
         self.key = nn.Linear(width, config.d_k)
         # Not in the paper: with the usual initialisation every weight starts near 1 / n_k and u hardly depends on z.
         if self.wide:
-            nn.init.orthogonal_(self.key.weight, gain=KEY_GAIN)
+            nn.init.orthogonal_(self.key.weight, gain=WIDE_GAIN * math.sqrt(config.heads))
         else:
             heads = self.key.weight.data.zero_().view(config.heads, width, width)
             heads.diagonal(dim1=1, dim2=2).fill_(KEY_GAIN)  # a query finds the values that it is like

@@ -27,6 +27,7 @@ class Latent:
     rate: float = 0.0  # as in Encoded
     ids: Tensor | None = None  # (B, L) characters of a text: what is given needn't be decoded
     recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
+    seen: Tensor | None = None  # (B, width), the mean of a picture's features
 
     @property
     def mask(self) -> Tensor:
@@ -52,6 +53,8 @@ class Latent:
         """The latent of items (R,), which may repeat; without what they were made from."""
         return Latent(self.z[index], self.u[index], self.lengths[index], self.rate)
 
-    def with_source(self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None) -> "Latent":
-        """The same, with the text or the recording that it was made from."""
-        return replace(self, ids=ids, recording=recording)
+    def with_source(
+        self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None, seen: Tensor | None = None
+    ) -> "Latent":
+        """The same, with the text, the recording or the picture that it was made from."""
+        return replace(self, ids=ids, recording=recording, seen=seen)

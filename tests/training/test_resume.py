@@ -55,7 +55,9 @@ def test_a_crash_between_latest_and_best_is_made_good(recipe, tmp_path, lost):
 
 def test_a_finished_run_keeps_its_calibration(recipe, tmp_path):
     latest = train(recipe(train={"max_steps": 2}), tmp_path / "run")
-    add_confidence(tmp_path / "run" / "best", Confidence(slope=1.0, intercept=0.0))
+    add_confidence(
+        tmp_path / "run" / "best", Confidence(slope=1.0, distance=0.0, intercept=0.0, far=1.0), torch.ones(1, 8)
+    )
     train(recipe(train={"max_steps": 2}), tmp_path / "run", resume=True)
     assert load_trainer(latest).numbers["improved"]
     assert load_checkpoint(tmp_path / "run" / "best", torch.device("cpu")).confidence is not None

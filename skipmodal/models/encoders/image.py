@@ -7,7 +7,7 @@ from skipmodal.config import ModelConfig, TokensModel
 from skipmodal.features import efficientnet
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Encoded
-from skipmodal.models.layers import ImageNorm
+from skipmodal.models.layers import ImageNorm, MaskedBatchNorm
 
 
 def convolutions(config: ModelConfig) -> nn.Sequential:
@@ -31,43 +31,54 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.layers = convolutions(config)
         # The paper's last layer has the width of e; other widths need one more step.
-        width = config.image_channels[-1]
-        self.project = nn.Linear(width, config.embedding) if width != config.embedding else nn.Identity()
+        self.width = config.image_channels[-1]
+        self.project = nn.Linear(self.width, config.embedding) if self.width != config.embedding else nn.Identity()
 
-    def forward(self, images: Tensor) -> Encoded:
-        """(B, 3, S, S) in [-1, 1] -> e (B, 1, embedding)."""
-        e = self.project(self.layers(images).amax(dim=(2, 3)))
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> (B, places, width)."""
+        return self.layers(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+    def forward(self, pictures: Tensor) -> Encoded:
+        """Pixels, or what `features` gave of them -> e (B, 1, embedding)."""
+        features = self.features(pictures) if pictures.dim() == 4 else pictures
+        e = self.project(features.amax(1))
         return Encoded(e[:, None], torch.ones(len(e), dtype=torch.long, device=e.device))
 
 
 class ImageTokenEncoder(nn.Module):
     """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool, each with
-    its learned place -> FC -> tanh -> e.
+    its learned place -> FC -> tanh -> norm -> e.
     """
 
     def __init__(self, config: TokensModel, image: ImageConfig) -> None:
         super().__init__()
         self.backbone: nn.Module
         if image.encoder != "none":
-            self.backbone, width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
+            self.backbone, self.width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
             tokens = efficientnet.tokens(image.input_size)
         else:
             self.backbone = convolutions(config)
-            width, tokens = config.image_channels[-1], (image.size >> len(config.image_channels)) ** 2
+            self.width, tokens = config.image_channels[-1], (image.size >> len(config.image_channels)) ** 2
         self.dropout = nn.Dropout(config.dropout)
-        self.project = nn.Linear(width, config.embedding)
+        self.project = nn.Linear(self.width, config.embedding)
         self.places = nn.Parameter(torch.empty(tokens, config.embedding))
         nn.init.normal_(self.places, std=0.1)
+        # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
+        self.norm = MaskedBatchNorm(config.embedding)
 
     def load_published(self) -> None:
         """Gives a frozen network its published weights. Raises UserError where they are not installed."""
         if isinstance(self.backbone, efficientnet.EfficientNetLite):
             self.backbone.load_published()
 
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> (B, N, width), which prep caches where the network is frozen."""
+        found = self.backbone(images)
+        return found.flatten(2).transpose(1, 2) if found.dim() == 4 else found  # type: ignore[no-any-return]
+
     def forward(self, pictures: Tensor) -> Encoded:
-        """Pixels (B, 3, S, S) in [-1, 1], or features (B, N, width) that prep has cached -> e (B, N, embedding)."""
-        if pictures.dim() == 4:
-            pictures = self.backbone(pictures)
-            pictures = pictures.flatten(2).transpose(1, 2) if pictures.dim() == 4 else pictures
-        e = torch.tanh(self.dropout(self.project(pictures)) + self.places)
+        """Pixels, or what `features` gave of them -> e (B, N, embedding)."""
+        features = self.features(pictures) if pictures.dim() == 4 else pictures
+        e = torch.tanh(self.dropout(self.project(features)) + self.places)
+        e = self.norm(e.flatten(0, 1)).view_as(e)
         return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device))

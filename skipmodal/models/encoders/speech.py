@@ -52,7 +52,8 @@ class SpeechEncoder(_Convolutions):
 
 
 class SpeechTokenEncoder(_Convolutions):
-    """Convolutions -> two bidirectional GRUs, the second residual -> FC -> tanh: a token for four frames.
+    """Convolutions -> two bidirectional GRUs, the second residual -> FC -> tanh -> norm: a token for four
+    frames.
 
     Two, because D_txt writes a word from few tokens, so each has to gather what lies around it.
     """
@@ -64,10 +65,12 @@ class SpeechTokenEncoder(_Convolutions):
         self.dropout = nn.Dropout(config.dropout)
         self.gather = BiGRU(2 * config.speech_gru, config.speech_gru)
         self.project = nn.Linear(2 * config.speech_gru, config.embedding)
+        # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
+        self.norm = MaskedBatchNorm(config.embedding)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Encoded:
         """mel (B, frames, n_mels), lengths (B,) -> e (B, frames / 4, embedding)."""
         x, lengths = self.convolve(mel, lengths)
         states = self.gru(x, lengths)
         e = torch.tanh(self.project(states + self.gather(self.dropout(states), lengths)))
-        return Encoded(e, lengths, self.rate)
+        return Encoded(self.norm(e, length_mask(lengths, e.shape[1])), lengths, self.rate)

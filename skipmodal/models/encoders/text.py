@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig
 from skipmodal.models.latent import Encoded
-from skipmodal.models.layers import CBHG, Prenet
+from skipmodal.models.layers import CBHG, MaskedBatchNorm, Prenet, length_mask
 from skipmodal.text import PAD, SYMBOLS
 
 
@@ -32,8 +32,14 @@ class TextEncoder(nn.Module):
 
 
 class TextTokenEncoder(TextEncoder):
-    """The same without the mean over time: one token a character."""
+    """The same without the mean over time: one token a character, normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
+        self.norm = MaskedBatchNorm(config.embedding)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Encoded:
         """ids (B, L), lengths (B,) -> e (B, L, embedding)."""
-        return Encoded(torch.tanh(self.project(self.states(ids, lengths))), lengths, rate=1.0)
+        e = torch.tanh(self.project(self.states(ids, lengths)))
+        return Encoded(self.norm(e, length_mask(lengths, e.shape[1])), lengths, rate=1.0)
