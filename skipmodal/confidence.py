@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Bounded = Annotated[float, Field(ge=-1e6, le=1e6)]  # sums and products stay finite
 
 
 class Confidence(BaseModel):
@@ -19,10 +19,10 @@ class Confidence(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    slope: Finite
-    distance: Finite
-    intercept: Finite
-    far: Finite = Field(description="the distance beyond which one in a hundred pictures like the training's lies")
+    slope: Bounded
+    distance: Bounded
+    intercept: Bounded
+    far: Bounded = Field(description="the distance beyond which one in a hundred pictures like the training's lies")
 
     def __call__(self, score: float, distance: float) -> float:
         """Mean log-probability a character, and what `distances` gives -> expected share, in [0, 1]."""

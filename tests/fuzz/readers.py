@@ -18,6 +18,7 @@ from PIL import Image
 
 from skipmodal.audio import AudioConfig, audio_seconds, read_audio
 from skipmodal.checkpoint import TRAINER, Checkpoint, load_checkpoint, read_card, save_checkpoint
+from skipmodal.confidence import Confidence
 from skipmodal.config import DataConfig, load_recipe, parse_recipe
 from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
@@ -184,7 +185,10 @@ def _checkpoint(kind: str) -> Reader:
     def make(folder: Path) -> None:
         recipe, model, optimizer, scaler = _parts(kind)
         state = trainer_state(optimizer, scaler, Progress(3, 0, 1.0))
-        save_checkpoint(folder / "run", Checkpoint(model, recipe, AUDIO, IMAGE), "# A card\n", state)
+        confidence = Confidence(slope=1.0, distance=-1.0, intercept=0.5, far=0.5)
+        prototypes = torch.rand(4, model.image_encoder.width)
+        whole = Checkpoint(model, recipe, AUDIO, IMAGE, confidence, prototypes)
+        save_checkpoint(folder / "run", whole, "# A card\n", state)
 
     def read(folder: Path, changed: Path) -> None:
         if changed.name == TRAINER:
@@ -195,6 +199,7 @@ def _checkpoint(kind: str) -> Reader:
         read_card(folder / "run" / "card.md")
         for target in ("image", "text", "speech"):
             translator.translate(["a dog"], "text", target)
+        translator.translate([_picture()], "image", "text")
 
     return Reader(make, read)
 
