@@ -202,6 +202,8 @@ def add_confidence(path: Path, confidence: Confidence, prototypes: Tensor) -> Pa
     config = folder / CONFIG
     try:
         tree = _read_config(config)
+        if tree.pop("confidence", None):  # a crash leaves none rather than an old one with new prototypes
+            write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
         tree["confidence"] = confidence.model_dump()
         write_atomic(folder / PROTOTYPES, save({"prototypes": prototypes.half().contiguous()}))
         write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
@@ -244,7 +246,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_prototypes(path: Path, model: SkipModal, device: torch.device) -> Tensor:
     found = load_file(path, device=str(device))["prototypes"]
-    if found.dim() != 2 or found.shape[1] != model.image_encoder.width or not found.isfinite().all():
+    fits = found.dim() == 2 and len(found) and found.shape[1] == model.image_encoder.width
+    if not fits or found.dtype != torch.float16 or not found.isfinite().all():
         raise ValueError(f"{path.name}: does not fit the image encoder")
     return found
 

@@ -238,6 +238,7 @@ class Translator:
         _check_finite(found.log_probability)
         far: list[float] = []
         if latent.seen is not None and self.prototypes is not None:
+            _check_finite(latent.seen)
             far = distances(latent.seen, self.prototypes).tolist()
         results = []
         for number, (ids, capped, log_p, _) in enumerate(zip(*(tensor.tolist() for tensor in found), strict=True)):

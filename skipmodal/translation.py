@@ -24,7 +24,7 @@ class Translation:
     capped: bool  # the decoder hit its length cap before it stopped by itself
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
     score: float | None = None  # its mean log-probability a character
-    confidence: float | None = None  # what that is worth, of a picture and a calibrated model
+    confidence: float | None = None  # share of its content words expected to be right, of a picture
     unfamiliar: bool = False  # whether the picture is unlike those that a calibrated model was trained on
     sample_rate: int | None = None  # Hz, of speech
     words: list[Word] | None = None  # of speech, from a model that knows when each sounds

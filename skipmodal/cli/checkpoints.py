@@ -44,9 +44,9 @@ def info(
 
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
-    data: Annotated[Path, typer.Option(help="A prepared image-text dataset, none of it trained on.")],
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Items of this split.")] = "val",
-    limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
+    data: Annotated[Path, typer.Option(help="The prepared image-text dataset whose train split it was trained on.")],
+    split: Annotated[Literal["val", "test"], typer.Option(help="The split to fit on.")] = "val",
+    limit: Annotated[int | None, typer.Option(min=40, help="The first items only.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File for the reliability plot, a PNG.")] = None,
     device: Device = "auto",
 ) -> None:

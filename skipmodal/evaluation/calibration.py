@@ -59,7 +59,7 @@ def agreement(sentence: str, references: list[str]) -> float:
 
 
 def alter(picture: np.ndarray, number: int) -> Image.Image:
-    """RGB uint8 (S, S, 3) as the training has none, in one of seven ways that take turns."""
+    """RGB uint8 (S, S, 3) as the training has none, in one of seven ways that take turns; as coarse as it is stored."""
     image = Image.fromarray(picture)
     side = image.width // 4
     noise = np.random.default_rng(number).integers(0, 256, picture.shape, dtype=np.uint8)
@@ -76,11 +76,16 @@ def alter(picture: np.ndarray, number: int) -> Image.Image:
 
 
 def prototypes(translator: Translator, dataset: PreparedDataset, batch_size: int) -> Tensor:
-    """Centres (P, width) of clusters of the mean features of pictures that were trained on, at length 1."""
+    """Centres (P, width) of clusters of pictures that were trained on, by the direction of their mean features.
+
+    Raises UserError where there is none.
+    """
     require("calibrate", sklearn="scikit-learn")
     from sklearn.cluster import KMeans
 
     items = np.random.default_rng(0).permutation(dataset.indices("train"))[:SEEN]
+    if not len(items):
+        raise UserError(f"{dataset.path}: has no train split, and confidence compares with its pictures")
     seen = np.concatenate([
         _unit(encode_items(translator, dataset, items[start : start + batch_size], "image"))
         for start in range(0, len(items), batch_size)
@@ -91,6 +96,8 @@ def prototypes(translator: Translator, dataset: PreparedDataset, batch_size: int
 
 def _unit(latent: Latent) -> np.ndarray:
     assert latent.seen is not None
+    if not latent.seen.isfinite().all():
+        raise UserError("the image encoder gives what is not finite: its weights are damaged")
     return torch.nn.functional.normalize(latent.seen.float(), dim=1).cpu().numpy()
 
 
@@ -128,7 +135,8 @@ def calibrate(
             assert latent.seen is not None
             far = distances(latent.seen, known).tolist()
             for i, result, distance in zip(batch, translator.decode(latent, "text"), far, strict=True):
-                rows.append((result.score or 0.0, distance, agreement(result.text or "", dataset.texts(i))))
+                assert result.score is not None and result.text is not None
+                rows.append((result.score, distance, agreement(result.text, dataset.texts(i))))
         advance(len(batch))
     plain, altered = map(np.array, kinds)
     fitted = np.concatenate([plain[::2], altered[::2]])

@@ -15,7 +15,7 @@ from skipmodal.models.latent import Encoded, Latent
 from skipmodal.models.layers import MaskedBatchNorm, Packing, RunningNorm, length_mask
 
 KEY_GAIN = 4.0  # of M's keys at first
-WIDE_GAIN = 10.0  # the same where every head has values of its own, for one head
+WIDE_GAIN = 2.0  # the same where every head has values of its own, for one head
 
 
 class ModalityTransformer(nn.Module):

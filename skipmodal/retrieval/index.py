@@ -190,7 +190,7 @@ def build_index(
         raise UserError(f"{partial}: in the way, and not an index being built; move it")
     features = translator.image.encoder != "none"
     names = [os.path.realpath(path) for path in paths]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]:
         raise UserError(f"{twice[0]}: is given twice")
     sources = [open_source(path, number, features, split, recursive) for number, path in enumerate(paths)]
     given = [

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -75,14 +75,18 @@ def join(device: torch.device) -> Iterator[Processes]:
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes that torchrun started cannot reach each other ({error})") from error
+    stopped = False
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # none leaves while another still talks to it
     except UserError:
-        store.set("stopped", "")  # for the others, whose connections to this one break now
+        with suppress(RuntimeError):  # the store is torchrun's, which may be gone
+            store.set("stopped", "")  # for the others, whose connections to this one break now
         raise
     except RuntimeError as error:
-        if not store.check(["stopped"]):
+        with suppress(RuntimeError):
+            stopped = store.check(["stopped"])
+        if not stopped:
             raise
         raise UserError("another of the processes that train together stopped; its message says why") from error
     finally:

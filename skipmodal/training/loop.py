@@ -137,7 +137,7 @@ def _train(
         if precision != recipe.optim.precision:
             monitor.say(f"optim.precision={recipe.optim.precision} is not used on the {device.type}: training in fp32")
         if init_from is not None and init_from.confidence is not None:
-            monitor.say(f"the confidence of {init} is not that of other weights; `skipmodal calibrate` finds theirs")
+            monitor.say(f"the confidence of {init} is not kept; run `skipmodal calibrate` after training")
         if found is None and init is None and (recipe.train.only or critic):
             setting = "train.only" if recipe.train.only else "loss.self_critical"
             monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")
@@ -223,7 +223,9 @@ def _loader_died(error: Exception) -> bool:
     """Whether it is what torch raises, wherever the training is, or what a connection to the process ends with."""
     if isinstance(error, FileNotFoundError):
         return error.filename is None  # of its socket
-    return "DataLoader worker" in str(error) or isinstance(error, (ConnectionError, EOFError))
+    if isinstance(error, BrokenPipeError):
+        return False  # of the terminal
+    return "DataLoader worker (pid" in str(error) or isinstance(error, (ConnectionError, EOFError))
 
 
 def _calm(worker: int) -> None:

@@ -1,16 +1,15 @@
 """Going on from a checkpoint: the weights of another run, or everything of the same one."""
 
 import math
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from skipmodal.audio import AudioConfig
@@ -30,7 +29,6 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 
 MAX_STEPS = 1 << 40
-Scaling = int | Annotated[float, Field(gt=0, allow_inf_nan=False)]  # of the loss, in 16 bits
 STARTED_FROM = "\n## Weights it started from\n\n"
 
 
@@ -56,9 +54,13 @@ def own_run(run: Path, first: bool) -> Iterator[None]:
             clear_crash(run / name)
         yield
     finally:
+        with suppress(OSError):
+            if new and [path.name for path in run.iterdir()] == [".lock"]:  # refused before anything was written
+                (run / ".lock").unlink()
         lock.release()
-        if new and [path.name for path in run.iterdir()] == [".lock"]:  # refused before anything was written
-            shutil.rmtree(run, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it isn't empty
+                run.rmdir()
 
 
 def find_latest(latest: Path) -> Path | None:
@@ -92,6 +94,18 @@ class Progress:
     skipped: int = 0  # steps whose gradients were not finite
     best: float = math.inf  # the lowest validation loss
     improved: bool = False  # whether it is of this very step
+
+
+class _Scaling(BaseModel):
+    """The state of torch's GradScaler."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    scale: Annotated[float, Field(gt=0, lt=1e38)]
+    growth_factor: Annotated[float, Field(gt=1, lt=1e6)]
+    backoff_factor: Annotated[float, Field(gt=0, lt=1)]
+    growth_interval: Annotated[int, Field(gt=0, lt=1 << 31)]
+    growth_tracker: Annotated[int, Field(ge=0, lt=1 << 31, alias="_growth_tracker")]
 
 
 def trainer_state(optimizer: torch.optim.Optimizer, scaler: Any, progress: Progress) -> TrainerState:
@@ -130,7 +144,7 @@ def restore(
         settings = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": _optimizer_state(state.tensors, optimizer), "param_groups": settings})
         if scaler.is_enabled() and scaling:
-            scaler.load_state_dict(TypeAdapter(dict[str, Scaling]).validate_python(scaling))
+            scaler.load_state_dict(_Scaling.model_validate(scaling).model_dump(by_alias=True))
     except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, OverflowError) as error:
         reason = describe(error) if isinstance(error, ValidationError) else error
         raise UserError(f"{folder / TRAINER}: does not fit this model ({reason})") from error

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from skipmodal.checkpoint import Confidence, add_confidence, export_checkpoint, load_checkpoint
 from skipmodal.confidence import distances
@@ -56,6 +57,9 @@ def test_half_of_the_items_checks_what_the_other_half_fitted(parts, monkeypatch)
         calibrate(translator, a, limit=39)
     with pytest.raises(UserError, match="fitted on pictures"):
         calibrate(translator, b)
+    monkeypatch.setattr(a, "indices", lambda split: np.arange(0 if split == "train" else 40))
+    with pytest.raises(UserError, match="no train split"):
+        calibrate(translator, a)
     monkeypatch.setattr(a, "indices", lambda split: np.arange(40))
     # What it is sure of is right, the rest is wrong: scores of 0 and -4. Of altered pictures nothing is right.
     calls = []
@@ -107,9 +111,13 @@ def test_the_calibration_stays_with_the_checkpoint(token_model, photo, tmp_path,
     status, _, err = here("img2text", photo, "-m", folder)
     assert status == 1 and "slope" in err and len(err.splitlines()) == 1
     config.write_text(config.read_text().replace("slope: .nan", "slope: 0.0"))
-    add_confidence(folder, never, torch.eye(3, width + 1))
+    for bad in (torch.eye(3, width + 1), torch.zeros(0, width), torch.full((2, width), torch.inf)):
+        add_confidence(folder, never, bad)
+        status, _, err = here("img2text", photo, "-m", folder)
+        assert status == 1 and "prototypes.safetensors: does not fit" in err and len(err.splitlines()) == 1
+    (folder / "prototypes.safetensors").write_bytes(save({"prototypes": torch.ones(2, width)}))  # not of 16 bits
     status, _, err = here("img2text", photo, "-m", folder)
-    assert status == 1 and "prototypes.safetensors: does not fit" in err and len(err.splitlines()) == 1
+    assert status == 1 and "does not fit" in err
 
 
 def test_the_command_fits_prints_and_draws(token_model, toy, tmp_path, here, monkeypatch):  # noqa: F811

@@ -29,7 +29,7 @@ class Block(nn.Module):
 
     def __init__(self, config: TokensModel) -> None:
         super().__init__()
-        width, self.heads, self.drop = config.text_decoder, config.text_heads, config.dropout
+        width, self.heads = config.text_decoder, config.text_heads
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.own = nn.Linear(width, 3 * width)  # query, key and value
         self.own_out, self.cross_out = nn.Linear(width, width), nn.Linear(width, width)
@@ -49,7 +49,7 @@ class Block(nn.Module):
         if past is not None:
             key, value = torch.cat([past.keys, key], 1), torch.cat([past.values, value], 1)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-        drop = self.drop if self.training else 0.0
+        drop = self.dropout.p if self.dropout.training else 0.0
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=past is None)
         x = x + self.dropout(self.own_out(packing.pack(seen.transpose(1, 2).flatten(2))))
         context, weights = self.cross(packing.pad(self.norms[1](x)), starts, memory)
