@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, reason
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from outside
@@ -452,7 +452,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{where}: is nested too deeply") from error
     except Exception as error:  # a reader error, or what the constructors let through: 2001-99-99, !!int ''
-        raise UserError(f"{where}: is not valid YAML ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{where}: is not valid YAML ({reason(error)})") from error
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

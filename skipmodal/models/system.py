@@ -98,7 +98,7 @@ class SkipModal(nn.Module):
 
     def encode_image(self, pictures: Tensor) -> Latent:
         """Pixels (B, 3, S, S) in [-1, 1], or cached features (B, N, width)."""
-        features = self.image_encoder.features(pictures) if pictures.dim() == 4 else pictures
+        features = self.image_encoder.features(pictures)
         return self._through(self.image_encoder(features)).with_source(seen=features.mean(1))
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:

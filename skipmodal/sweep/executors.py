@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, reason
 from skipmodal.sweep.plan import Run
 from skipmodal.sweep.runner import Result, attempt
 
@@ -70,7 +70,7 @@ def on_ray(runs: Sequence[Run], address: str) -> Results:
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except Exception as error:  # of many kinds
-        raise UserError(f"--ray {address}: cannot be reached ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"--ray {address}: cannot be reached ({reason(error)})") from error
     task = ray.remote(max_retries=LOST)(_work_at)
     pending = {
         task.options(num_cpus=run.cpus, num_gpus=run.gpus, name=run.folder.name).remote(run, os.getcwd()): run
@@ -83,7 +83,7 @@ def on_ray(runs: Sequence[Run], address: str) -> Results:
             try:
                 yield run, ray.get(done)
             except ray.exceptions.RayError as error:
-                yield run, Result({}, 0.0, f"Ray gave it up ({' '.join(str(error).split())[:200]})")
+                yield run, Result({}, 0.0, f"Ray gave it up ({reason(error)})")
     finally:
         for left in pending:
             ray.cancel(left)  # as Ctrl-C: training saves a checkpoint

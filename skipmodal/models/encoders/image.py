@@ -34,14 +34,13 @@ class ImageEncoder(nn.Module):
         self.width = config.image_channels[-1]
         self.project = nn.Linear(self.width, config.embedding) if self.width != config.embedding else nn.Identity()
 
-    def features(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1] -> (B, places, width)."""
-        return self.layers(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+    def features(self, pictures: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] -> (B, places, width); what are features already stay as they are."""
+        return pictures if pictures.dim() == 3 else self.layers(pictures).flatten(2).transpose(1, 2)
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pixels, or what `features` gave of them -> e (B, 1, embedding)."""
-        features = self.features(pictures) if pictures.dim() == 4 else pictures
-        e = self.project(features.amax(1))
+        e = self.project(self.features(pictures).amax(1))
         return Encoded(e[:, None], torch.ones(len(e), dtype=torch.long, device=e.device))
 
 
@@ -71,14 +70,17 @@ class ImageTokenEncoder(nn.Module):
         if isinstance(self.backbone, efficientnet.EfficientNetLite):
             self.backbone.load_published()
 
-    def features(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1] -> (B, N, width), which prep caches where the network is frozen."""
-        found = self.backbone(images)
+    def features(self, pictures: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) in [-1, 1] -> (B, N, width), which prep caches where the network is frozen; what are
+        features already stay as they are.
+        """
+        if pictures.dim() == 3:
+            return pictures
+        found = self.backbone(pictures)
         return found.flatten(2).transpose(1, 2) if found.dim() == 4 else found  # type: ignore[no-any-return]
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pixels, or what `features` gave of them -> e (B, N, embedding)."""
-        features = self.features(pictures) if pictures.dim() == 4 else pictures
-        e = torch.tanh(self.dropout(self.project(features)) + self.places)
+        e = torch.tanh(self.dropout(self.project(self.features(pictures))) + self.places)
         e = self.norm(e.flatten(0, 1)).view_as(e)
         return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device))
