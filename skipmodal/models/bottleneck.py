@@ -112,4 +112,7 @@ class Bottleneck(nn.Module):
         z = self.transformer(torch.cat([packing.pack(part.e) for part, packing in zip(encoded, packings, strict=True)]))
         counts = [len(packing.places) for packing in packings]
         parts = zip(encoded, packings, z.split(counts), self.memory(z).split(counts), strict=True)
-        return [Latent(packing.pad(z), packing.pad(u), part.lengths, part.rate) for part, packing, z, u in parts]
+        return [
+            Latent(packing.pad(z), packing.pad(u), part.lengths, part.rate, names=part.names)
+            for part, packing, z, u in parts
+        ]

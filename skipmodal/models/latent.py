@@ -15,6 +15,7 @@ class Encoded(NamedTuple):
     e: Tensor  # (B, N, embedding)
     lengths: Tensor  # (B,) valid tokens
     rate: float = 0.0  # characters a token, where tokens lie in the order of the text; 0 where they have none
+    names: Tensor | None = None  # (B, kinds, 2) words that the last tokens of a picture stand for, and their plurals
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Latent:
     rate: float = 0.0  # as in Encoded
     ids: Tensor | None = None  # (B, L) characters of a text: what is given needn't be decoded
     recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
+    names: Tensor | None = None  # as in Encoded
     seen: Tensor | None = None  # (B, width), the mean of a picture's features
 
     @property
@@ -51,7 +53,8 @@ class Latent:
 
     def rows(self, index: Tensor) -> "Latent":
         """The latent of items (R,), which may repeat; without what they were made from."""
-        return Latent(self.z[index], self.u[index], self.lengths[index], self.rate)
+        names = None if self.names is None else self.names[index]
+        return Latent(self.z[index], self.u[index], self.lengths[index], self.rate, names=names)
 
     def with_source(
         self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None, seen: Tensor | None = None

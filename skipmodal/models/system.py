@@ -73,7 +73,7 @@ class SkipModal(nn.Module):
         if isinstance(config, TokensModel):
             # Where a character of average length lies in a recording.
             characters_per_frame = config.characters_per_second * audio.hop_length / audio.sample_rate
-            self.image_encoder = ImageTokenEncoder(config, image)
+            self.image_encoder = ImageTokenEncoder(config, image, tokenizer)
             self.text_encoder: TextEncoder = TextTokenEncoder(config)
             self.speech_encoder = SpeechTokenEncoder(config, audio.n_mels, characters_per_frame)
             kind = TransformerTextDecoder if config.text_layers else AttentionTextDecoder
@@ -149,7 +149,10 @@ class SkipModal(nn.Module):
         written = self.text_decoder(latent, self.tokenize(ids))
         if written.attention is None:
             return None
-        return self.text_decoder.spelling.spread(written.attention.mean(1), written.target, ids.shape[1])
+        attention = written.attention.mean(1)
+        if latent.names is not None:  # of the picture's places alone
+            attention = attention[:, :, : -latent.names.shape[1]]
+        return self.text_decoder.spelling.spread(attention, written.target, ids.shape[1])
 
     def generate_image(self, latent: Latent) -> Tensor:
         """RGB (B, 3, size, size) in [-1, 1]."""

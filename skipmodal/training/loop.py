@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skipmodal.checkpoint import WEIGHTS, Checkpoint, load_tokenizer, save_checkpoint
+from skipmodal.checkpoint import WEIGHTS, Checkpoint, load_tokenizer, names_of, save_checkpoint
 from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
@@ -283,10 +283,12 @@ def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
 def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Path | None) -> Tokenizer:
     """That of the checkpoint to start from, or the most frequent words of the texts that are trained on."""
     if start is not None:
-        return load_tokenizer(start)
+        return load_tokenizer(start, recipe.model)
     trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
     return Tokenizer.learn(
-        (text for each in trained for i in each.indices("train") for text in each.texts(i)), recipe.model.words
+        (text for each in trained for i in each.indices("train") for text in each.texts(i)),
+        recipe.model.words,
+        names_of(recipe.model),
     )
 
 

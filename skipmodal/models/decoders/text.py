@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import TokensModel, VectorModel
 from skipmodal.models.attention import Attention, AttentionMemory
+from skipmodal.models.decoders.copying import NEVER, Copies, Copying, merge
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
@@ -37,10 +38,15 @@ class Spelling(nn.Module):
     """The tokenizer's table on the model's device."""
 
     table: Tensor  # (tokens, LONGEST) characters of each token, then padding
+    copied: Tensor  # (tokens,) bool: the names, which can only be copied
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.register_buffer("table", torch.from_numpy(tokenizer.spelling.copy()), persistent=False)
+        self.any_copied = bool(tokenizer.names)
+        copied = torch.zeros(len(tokenizer), dtype=torch.bool, device="cpu")
+        copied[len(tokenizer) - len(tokenizer.names) :] = True
+        self.register_buffer("copied", copied, persistent=False)
 
     @property
     def lengths(self) -> Tensor:
@@ -145,9 +151,12 @@ class AttendingDecoder(nn.Module):
         super().__init__()
         self.width = config.text_decoder
         self.spelling = Spelling(tokenizer)
-        self.embed = nn.Embedding(len(tokenizer), self.width, padding_idx=PAD)
+        # A name that is copied may never have been written in training: its letters say what it is.
+        kind = SpelledEmbedding if config.kinds else nn.Embedding
+        self.embed: nn.Embedding = kind(len(tokenizer), self.width, padding_idx=PAD)
         self.dropout = nn.Dropout(config.dropout)
         self.output = SpelledLogits(self.width, len(tokenizer))
+        self.copying = Copying(self.width, config.d_k) if config.kinds else None
 
     def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
         """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,).
@@ -159,7 +168,14 @@ class AttendingDecoder(nn.Module):
         states, weights = self.states(latent, history, starts, owners)
         states = self.dropout(states)
         packing = Packing(target != PAD)
-        logits = self.output(packing.pack(states[:, :-1]), self.output.vectors(self.spelling.table))
+        logits = self._written(packing.pack(states[:, :-1]), self.output.vectors(self.spelling.table))
+        copies = self._copies(latent)
+        if self.copying is not None and copies is not None:
+            copies = copies if owners is None else copies.rows(owners)
+            row = packing.places // target.shape[1]  # the sentence of each valid place
+            hidden = self.copying.hidden(copies)[row] if self.training else None
+            scores = packing.pack(self.copying.scores(states[:, :-1], copies))
+            logits = merge(logits, scores, copies.tokens[row], hidden)
         spans = self.spelling.lengths[target]
         return Written(packing.pad(logits), target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
 
@@ -170,6 +186,21 @@ class AttendingDecoder(nn.Module):
     def begin(self, latent: Latent, beam: int = 1) -> tuple[Callable[..., tuple[Tensor, State]], State]:
         """What `step` of a search needs of a latent, whose items are repeated `beam` times, and the first state."""
         raise NotImplementedError
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, S) -> (B, S, width)."""
+        own: Tensor = self.embed(tokens)
+        if not isinstance(self.embed, SpelledEmbedding):
+            return own
+        return self.embed.spelled(own.flatten(0, 1), self.spelling.table[tokens.flatten()]).view_as(own)
+
+    def _written(self, states: Tensor, vectors: Tensor) -> Tensor:
+        """The vocabulary's logits (N, tokens) of states (N, width); names can only be copied."""
+        logits: Tensor = self.output(states, vectors)
+        return logits.masked_fill(self.spelling.copied, NEVER) if self.spelling.any_copied else logits
+
+    def _copies(self, latent: Latent) -> Copies | None:
+        return None if self.copying is None else self.copying.remember(latent)
 
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
@@ -188,11 +219,16 @@ class AttendingDecoder(nn.Module):
         """The search's step, and its first state, whose first part is how many characters are written."""
         lengths, vectors = self.spelling.lengths, self.output.vectors(self.spelling.table)
         advance, first = self.begin(latent, beam)
+        copies = self._copies(latent)
+        copies = None if copies is None else copies.repeat(beam)
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
             start = state[0] + lengths[tokens]
             states, state = advance(tokens, start[0], state[1:])
-            return self.output(states[:, 0], vectors).masked_fill(lengths == 0, -torch.inf), (start, *state)
+            logits = self._written(states[:, 0], vectors)
+            if self.copying is not None and copies is not None:
+                logits = merge(logits, self.copying.scores(states, copies)[:, 0], copies.tokens)
+            return logits.masked_fill(lengths == 0, -torch.inf), (start, *state)
 
         return step, (latent.lengths.new_zeros(1, len(latent.u), 1), *first)
 
@@ -214,7 +250,7 @@ class AttentionTextDecoder(AttendingDecoder):
         memory, state = remember(self.attention, latent), self._initial_state(latent)
         if owners is not None:
             memory, state = memory.rows(owners), tuple(part[:, owners] for part in state)
-        queries, _ = self.attention_rnn(self.dropout(self.embed(history)), state[:2])
+        queries, _ = self.attention_rnn(self.dropout(self.embedded(history)), state[:2])
         context, weights = self.attention(queries, starts, memory)
         states, _ = self.decoder_rnn(self.dropout(torch.cat([queries, context], 2)), state[2:])
         return states, weights
@@ -224,7 +260,7 @@ class AttentionTextDecoder(AttendingDecoder):
 
         def advance(tokens: Tensor, start: Tensor, state: State) -> tuple[Tensor, State]:
             h1, c1, h2, c2 = state
-            query, (h1, c1) = lstm_step(self.attention_rnn, self.embed(tokens), (h1, c1))
+            query, (h1, c1) = lstm_step(self.attention_rnn, self.embedded(tokens), (h1, c1))
             context, _ = self.attention(query, start, memory)
             states, (h2, c2) = lstm_step(self.decoder_rnn, torch.cat([query, context], 2), (h2, c2))
             return states, (h1, c1, h2, c2)
@@ -247,8 +283,7 @@ class SpelledLogits(nn.Linear):
 
     def __init__(self, width: int, tokens: int) -> None:
         super().__init__(width, tokens)
-        self.letters = nn.Parameter(torch.empty(LONGEST * len(SYMBOLS), width))
-        nn.init.normal_(self.letters, std=0.02)
+        self.letters = _letters(width)
 
     def forward(self, states: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
         """(..., width) -> (..., tokens)."""
@@ -256,7 +291,30 @@ class SpelledLogits(nn.Linear):
 
     def vectors(self, table: Tensor) -> Tensor:
         """The table of `Spelling` -> (tokens, width), the same for every step of a sentence."""
-        token, place = table.nonzero(as_tuple=True)
-        # index_select, because the gradient of plain indexing is summed in another order each time on several threads.
-        letter = place * len(SYMBOLS) + table[token, place]
-        return self.weight.index_add(0, token, self.letters.index_select(0, letter))
+        return _compose(self.weight, self.letters, table)
+
+
+class SpelledEmbedding(nn.Embedding):
+    """Tokens that are embedded as `SpelledLogits` reads them: by a vector of their own and their letters."""
+
+    def __init__(self, tokens: int, width: int, padding_idx: int) -> None:
+        super().__init__(tokens, width, padding_idx)
+        self.letters = _letters(width)
+
+    def spelled(self, own: Tensor, table: Tensor) -> Tensor:
+        """own (N, width), table (N, LONGEST) the characters of each -> (N, width)."""
+        return _compose(own, self.letters, table)
+
+
+def _letters(width: int) -> nn.Parameter:
+    letters = nn.Parameter(torch.empty(LONGEST * len(SYMBOLS), width))
+    nn.init.normal_(letters, std=0.02)
+    return letters
+
+
+def _compose(own: Tensor, letters: Tensor, table: Tensor) -> Tensor:
+    """own (N, width) and the sum of the vectors of each one's letters at their places; table (N, LONGEST)."""
+    row, place = table.nonzero(as_tuple=True)
+    # index_select, because the gradient of plain indexing is summed in another order each time on several threads.
+    letter = place * len(SYMBOLS) + table[row, place]
+    return own.index_add(0, row, letters.index_select(0, letter))

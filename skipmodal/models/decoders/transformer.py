@@ -63,6 +63,7 @@ class TransformerTextDecoder(AttendingDecoder):
     def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         nn.init.normal_(self.embed.weight, std=self.width**-0.5)
+        self.embed.weight.data[len(tokenizer) - len(tokenizer.names) :] = 0.0  # never written whole in training
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.text_layers))
         self.norm = nn.LayerNorm(self.width)
 
@@ -94,4 +95,4 @@ class TransformerTextDecoder(AttendingDecoder):
         """tokens (B, S), of which the first is number `first` of its sentence."""
         places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         scale = self.width**0.5
-        return self.dropout(scale * self.embed(tokens) + sinusoids(places, self.width))  # type: ignore[no-any-return]
+        return self.dropout(scale * self.embedded(tokens) + sinusoids(places, self.width))  # type: ignore[no-any-return]

@@ -4,10 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from skipmodal.config import ModelConfig, TokensModel
+from skipmodal.errors import UserError
 from skipmodal.features import efficientnet
 from skipmodal.image import ImageConfig
+from skipmodal.models.encoders.kinds import KindTokens
 from skipmodal.models.latent import Encoded
 from skipmodal.models.layers import ImageNorm, MaskedBatchNorm
+from skipmodal.tokenizer import Tokenizer
 
 
 def convolutions(config: ModelConfig) -> nn.Sequential:
@@ -46,11 +49,15 @@ class ImageEncoder(nn.Module):
 
 class ImageTokenEncoder(nn.Module):
     """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool, each with
-    its learned place -> FC -> tanh -> norm -> e.
+    its learned place -> FC -> tanh -> norm -> e. With `kinds`, what the network takes the picture for is tokens, too.
+
+    Raises UserError for `kinds` without a frozen network.
     """
 
-    def __init__(self, config: TokensModel, image: ImageConfig) -> None:
+    def __init__(self, config: TokensModel, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__()
+        if config.kinds and image.encoder == "none":
+            raise UserError("model.kinds: the pictures' features are of no network that names things; prep --encoder")
         self.backbone: nn.Module
         if image.encoder != "none":
             self.backbone, self.width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
@@ -62,13 +69,14 @@ class ImageTokenEncoder(nn.Module):
         self.project = nn.Linear(self.width, config.embedding)
         self.places = nn.Parameter(torch.empty(tokens, config.embedding))
         nn.init.normal_(self.places, std=0.1)
+        self.kinds = KindTokens(config.kinds, config.embedding, tokenizer) if config.kinds else None
         # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
         self.norm = MaskedBatchNorm(config.embedding)
 
     def load_published(self) -> None:
         """Gives a frozen network its published weights. Raises UserError where they are not installed."""
         if isinstance(self.backbone, efficientnet.EfficientNetLite):
-            self.backbone.load_published()
+            self.backbone.load_published(self.kinds.classifier if self.kinds is not None else None)
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] -> (B, N, width), which prep caches where the network is frozen; what are
@@ -81,6 +89,10 @@ class ImageTokenEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pixels, or what `features` gave of them -> e (B, N, embedding)."""
-        e = torch.tanh(self.dropout(self.project(self.features(pictures))) + self.places)
+        features, names = self.features(pictures), None
+        e = torch.tanh(self.dropout(self.project(features)) + self.places)
+        if self.kinds is not None:
+            likely, names = self.kinds(features)
+            e = torch.cat([e, likely], 1)
         e = self.norm(e.flatten(0, 1)).view_as(e)
-        return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device))
+        return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device), names=names)

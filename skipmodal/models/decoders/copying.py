@@ -1,0 +1,69 @@
+"""Writing a word that the image encoder's classifier suggests: a pointer-generator (See et al., ACL 2017).
+
+Not in the paper. So D_txt can name things that no caption of the training data names (Agrawal et al., nocaps, ICCV 2019,
+has the task).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skipmodal.models.latent import Latent
+from skipmodal.text import PAD
+
+HIDDEN = 0.5  # part of a picture's suggestions that the vocabulary can't write in training: copying has to be learned
+NEVER = -1e4  # finite: the gradient of logaddexp has none for infinity
+
+
+class Copies(NamedTuple):
+    """What may be copied: each suggestion in the singular and the plural."""
+
+    keys: Tensor  # (B, 2 * kinds, width)
+    tokens: Tensor  # (B, 2 * kinds), PAD where a word has no other plural
+
+    def rows(self, index: Tensor) -> "Copies":
+        """Those of items (R,), which may repeat."""
+        return Copies(self.keys[index], self.tokens[index])
+
+    def repeat(self, times: int) -> "Copies":
+        """Each item `times` times in a row."""
+        return Copies(self.keys.repeat_interleave(times, 0), self.tokens.repeat_interleave(times, 0))
+
+
+class Copying(nn.Module):
+    """Two ways to write a word: the vocabulary's logit, and how well D_txt's state goes with u of a suggestion."""
+
+    def __init__(self, width: int, d_k: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(width, width), nn.Linear(d_k, width)
+        self.forms = nn.Parameter(torch.empty(2, width))
+        nn.init.normal_(self.forms, std=width**-0.5)
+
+    def remember(self, latent: Latent) -> Copies | None:
+        """What D_txt may copy of a latent; None where nothing is suggested, as in texts."""
+        if latent.names is None:
+            return None
+        keys = self.key(latent.u[:, -latent.names.shape[1] :])[:, :, None] + self.forms
+        return Copies(keys.flatten(1, 2), latent.names.flatten(1))
+
+    def scores(self, states: Tensor, copies: Copies) -> Tensor:
+        """states (B, S, width) -> logits of copying (B, S, 2 * kinds)."""
+        scores = self.query(states) @ copies.keys.transpose(1, 2) * states.shape[2] ** -0.5
+        return scores.masked_fill((copies.tokens == PAD)[:, None], -torch.inf)
+
+    def hidden(self, copies: Copies) -> Tensor:
+        """(B, 2 * kinds) bool: what the vocabulary can't write this time."""
+        shape = (len(copies.tokens), copies.tokens.shape[1] // 2)
+        return (torch.rand(shape, device=copies.tokens.device) < HIDDEN).repeat_interleave(2, 1)
+
+
+def merge(logits: Tensor, scores: Tensor, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The vocabulary's logits (N, V) with those of copying, (N, C), at their tokens (N, C): the sum of both ways.
+
+    `hidden` (N, C) bool are those that can only be copied.
+    """
+    written = logits.gather(1, tokens)
+    if hidden is not None:
+        written = written.masked_fill(hidden & (tokens != PAD), NEVER)
+    return logits.scatter(1, tokens, torch.logaddexp(written, scores.to(written.dtype)))
