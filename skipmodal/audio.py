@@ -5,6 +5,7 @@ A spectrogram is 20 log10 of the magnitude less `ref_db`, scaled so that `floor_
 """
 
 import io
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -302,6 +303,24 @@ def _mel_basis(config: AudioConfig) -> "torch.Tensor":
         return torchaudio_functional().melscale_fbanks(  # type: ignore[no-any-return]
             config.n_linear, 0.0, config.sample_rate / 2, config.n_mels, config.sample_rate, "slaney", "slaney"
         ).T.contiguous()  # fmt: skip
+
+
+def mel_to_linear(config: AudioConfig) -> tuple[np.ndarray, float]:
+    """The envelope that a mel spectrogram in [0, 1] leaves of a linear one: mel @ weights + offset.
+
+    weights (n_mels, n_linear) float32, by which a bin lies between the centres of two bands; the offset is what the
+    normalised filters' area makes of a flat spectrum.
+    """
+    mels = np.linspace(0.0, _slaney(config.sample_rate / 2), config.n_mels + 2)[1:-1]
+    centres = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * math.log(6.4) / 27))
+    bins = np.linspace(0, config.sample_rate / 2, config.n_linear)
+    weights = np.stack([np.interp(bins, centres, row) for row in np.eye(config.n_mels)])
+    return weights.astype(np.float32), 20 * math.log10(config.sample_rate / config.n_fft) / -config.floor_db
+
+
+def _slaney(hertz: float) -> float:
+    """The place on Slaney's mel scale of a frequency of at least 1,000 Hz."""
+    return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
 def torchaudio_functional() -> Any:

@@ -180,7 +180,8 @@ class TokensLoss(LossConfig):
     guided_attention: float = _term(
         0.0, "guide of D_txt's attention over speech (Tachibana et al.)", "text-speech", False
     )
-    duration: float = _term(1.0, "|log of D_spch's durations - log of the alignment's|", "text-speech")
+    duration: float = _term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
+    prosody: float = _term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
     letters: float = _term(0.0, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     round_trip: float = _term(

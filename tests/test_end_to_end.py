@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("end-to-end")
     skipmodal("prep", "toy", folder / "toy")
     data = [f"data.image_text={folder / 'toy/image-text'}", f"data.text_speech={folder / 'toy/text-speech'}"]
-    skipmodal("train", "toy", *data, "train.device=cpu", "train.eval_every=100000", "--run", folder / "run")
+    skipmodal("train", "toy", *data, "train.max_steps=1500", "train.device=cpu", "train.eval_every=100000", "--run", folder / "run")
     return folder
 
 
@@ -65,8 +65,8 @@ def test_pictures_of_unseen_combinations_are_spoken(world: Path):
     said = {name: right(heard, captions, {name: words}) for name, words in ATTRIBUTES.items()}
     whole = right(heard, captions, ATTRIBUTES)
     print(said, whole)
-    assert min(said["size"], said["colour"], said["place"]) > 0.8
-    assert whole > 0.25
+    assert min(said["size"], said["colour"], said["place"]) > 0.85
+    assert whole > 0.4
 
 
 def test_unseen_sentences_are_spoken(world: Path):

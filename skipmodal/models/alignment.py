@@ -23,6 +23,7 @@ class Timing(NamedTuple):
     durations: Tensor  # (B, L), frames
     scores: Tensor  # (B, T, L), of `Aligner`
     lengths: Tensor  # (B,) characters
+    prosody: tuple[Tensor, Tensor]  # (B, L, PROSODY): predicted, and the recording's
 
 
 class Aligner(nn.Module):

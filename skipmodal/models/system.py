@@ -34,7 +34,7 @@ from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
-SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "alignment"})
+SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment"})
 
 
 @dataclass
@@ -80,13 +80,13 @@ class SkipModal(nn.Module):
             self.text_decoder = kind(config, tokenizer)
             if config.speech_reads == "states":
                 self.letter_reader = LetterReader(config.text_decoder)
-            self.speech_decoder = TimedSpeechDecoder(config, audio.n_mels, audio.n_linear)
+            self.speech_decoder = TimedSpeechDecoder(config, audio)
         elif isinstance(config, VectorModel):
             self.image_encoder = ImageEncoder(config)
             self.text_encoder = TextEncoder(config)
             self.speech_encoder = SpeechEncoder(config, audio.n_mels)
             self.text_decoder = TextDecoder(config, tokenizer)
-            self.speech_decoder = SpeechDecoder(config, audio.n_mels, audio.n_linear)
+            self.speech_decoder = SpeechDecoder(config, audio)
         self.bottleneck = Bottleneck(config)
         self.adversary = Adversary(config)
         self.image_decoder = ImageDecoder(config, image.size)

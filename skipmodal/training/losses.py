@@ -13,6 +13,7 @@ from torch import Tensor
 from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import forward_sum, guided_attention
 from skipmodal.models.decoders.letters import letter_loss
+from skipmodal.models.decoders.speech import MAX_LOG_DURATION
 from skipmodal.models.decoders.text import Written
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing, gather_over_processes, length_mask, mean, ratio
@@ -94,12 +95,20 @@ def _cross_entropy(written: Written) -> Tensor:
 
 
 def _duration(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    """How far off durations are, as a mean ratio's logarithm."""
+    """Poisson's deviance, whose best answer is the mean, so that all durations of a sentence sum to its length."""
     if outputs.spoken is None or outputs.spoken.timing is None:
         return None
     timing = outputs.spoken.timing
     mask = timing.durations > 0  # which padding never has
-    return mean((timing.predicted[mask] - timing.durations[mask].log()).abs())
+    predicted, frames = timing.predicted[mask].clamp(max=MAX_LOG_DURATION), timing.durations[mask].float()
+    return mean(predicted.exp() - frames + frames * (frames.log() - predicted))
+
+
+def _prosody(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if outputs.spoken is None or outputs.spoken.timing is None:
+        return None
+    predicted, heard = (part[outputs.spoken.timing.durations > 0] for part in outputs.spoken.timing.prosody)
+    return mean((predicted - heard).square().sum(1))
 
 
 def _alignment(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
@@ -168,7 +177,7 @@ def _adversary(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor 
 
 
 _LOSSES: dict[str, Callable[[Outputs, Batch, Tensor | None], Tensor | None]] = {
-    "image": _image, "mel": _mel, "linear": _linear, "stop": _stop, "duration": _duration, "alignment": _alignment,
+    "image": _image, "mel": _mel, "linear": _linear, "stop": _stop, "duration": _duration, "prosody": _prosody, "alignment": _alignment,
     "text_from_image": _text("text_from_image"), "text_from_speech": _text("text_from_speech"),
     "text_from_text": _text("text_from_text"), "guided_attention": _guided_attention, "contrastive": _contrastive,
     "distance": _distance, "letters": _letters, "round_trip": _round_trip, "adversary": _adversary,

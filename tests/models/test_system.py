@@ -33,7 +33,7 @@ MIDDLE = {"transformer", "memory"}
 OF_PICTURES = {"vector": {"image", "text_from_image"}}
 OF_PICTURES["tokens"] = OF_PICTURES["states"] = {*OF_PICTURES["vector"], "round_trip"}
 OF_SPEECH = {"vector": {"mel", "linear", "stop", "text_from_speech"}}
-OF_SPEECH["tokens"] = {"mel", "linear", "duration", "alignment", "text_from_speech", "guided_attention"}
+OF_SPEECH["tokens"] = {"mel", "linear", "duration", "prosody", "alignment", "text_from_speech", "guided_attention"}
 OF_SPEECH["states"] = OF_SPEECH["tokens"]
 _BOTH = {"text_from_text", "contrastive", "distance", "adversary", "classifier"}
 OF_BOTH = {"vector": _BOTH, "tokens": _BOTH, "states": {*_BOTH, "letters"}}
@@ -48,7 +48,7 @@ def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7(kind):
     encoders = {"image_encoder", "text_encoder", "speech_encoder"}
     path = {
         "image": {"text_encoder", "image_decoder", *MIDDLE},
-        **{name: spoken for name in ("mel", "linear", "stop", "duration")},
+        **{name: spoken for name in ("mel", "linear", "stop", "duration", "prosody")},
         "alignment": {"speech_decoder"},
         "text_from_image": {"image_encoder", "text_decoder", *MIDDLE},
         "text_from_speech": {"speech_encoder", "text_decoder", *MIDDLE},

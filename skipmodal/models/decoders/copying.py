@@ -39,6 +39,7 @@ class Copying(nn.Module):
         self.query, self.key = nn.Linear(width, width), nn.Linear(d_k, width)
         self.forms = nn.Parameter(torch.empty(2, width))
         nn.init.normal_(self.forms, std=width**-0.5)
+        self.hide = nn.Dropout(HIDDEN)
 
     def remember(self, latent: Latent) -> Copies | None:
         """What D_txt may copy of a latent; None where nothing is suggested, as in texts."""
@@ -53,9 +54,9 @@ class Copying(nn.Module):
         return scores.masked_fill((copies.tokens == PAD)[:, None], -torch.inf)
 
     def hidden(self, copies: Copies) -> Tensor:
-        """(B, 2 * kinds) bool: what the vocabulary can't write this time."""
-        shape = (len(copies.tokens), copies.tokens.shape[1] // 2)
-        return (torch.rand(shape, device=copies.tokens.device) < HIDDEN).repeat_interleave(2, 1)
+        """(B, 2 * kinds) bool: what the vocabulary can't write this time; in training alone."""
+        kept: Tensor = self.hide(copies.keys.new_ones(len(copies.tokens), copies.tokens.shape[1] // 2))
+        return (kept == 0).repeat_interleave(2, 1)
 
 
 def merge(logits: Tensor, scores: Tensor, tokens: Tensor, hidden: Tensor | None = None) -> Tensor:

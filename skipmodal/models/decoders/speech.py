@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipmodal.audio import AudioConfig, mel_to_linear
 from skipmodal.config import ModelConfig, TokensModel, VectorModel
 from skipmodal.models.alignment import Aligner, Timing, align, spread
 from skipmodal.models.latent import Latent
@@ -14,6 +15,7 @@ from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask
 from skipmodal.text import PAD, SYMBOLS
 
 MAX_LOG_DURATION = 5.0  # of one character, in frames: a pause of two seconds
+PROSODY = 4  # numbers a character, as in AdaSpeech
 Part = tuple[Tensor, Tensor, int]  # first frames (B,), valid frames (B,), the most of them
 
 
@@ -52,13 +54,25 @@ class Imitation(NamedTuple):
 
 
 class PostNet(nn.Module):
-    """CBHG post-net: mel -> linear magnitudes."""
+    """CBHG post-net: mel -> linear magnitudes.
 
-    def __init__(self, config: ModelConfig, n_mels: int, n_linear: int) -> None:
+    With `envelope`, not in the paper, it learns what the mel spectrogram, interpolated between its bands, lacks: that
+    alone can be understood, while a CBHG from nothing needs tens of thousands of steps.
+    """
+
+    envelope: Tensor | None  # (n_mels, n_linear)
+
+    def __init__(self, config: ModelConfig, audio: AudioConfig, envelope: bool = False) -> None:
         super().__init__()
+        n_mels, n_linear = audio.n_mels, audio.n_linear
         channels = config.postnet_channels
         self.cbhg = CBHG(n_mels, config.postnet_banks, channels, projection=2 * channels)
         self.linear = nn.Linear(2 * channels, n_linear)
+        weights, offset = mel_to_linear(audio)
+        self.register_buffer("envelope", torch.from_numpy(weights) if envelope else None, persistent=False)
+        if envelope:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.constant_(self.linear.bias, offset)
 
     def forward(self, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Tensor:
         """mel (B, T, n_mels), lengths (B,) -> linear (B, T, n_linear), of `part` alone where one is given."""
@@ -66,7 +80,8 @@ class PostNet(nn.Module):
             first, lengths, longest = part
             index = (first[:, None] + torch.arange(longest, device=mel.device)).clamp(max=mel.shape[1] - 1)
             mel = mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2]))
-        return self.linear(self.cbhg(mel, lengths))  # type: ignore[no-any-return]
+        linear: Tensor = self.linear(self.cbhg(mel, lengths))
+        return linear if self.envelope is None else linear + mel @ self.envelope
 
 
 class SpeechDecoder(nn.Module):
@@ -80,8 +95,9 @@ class SpeechDecoder(nn.Module):
     paper, random frames of its past are hidden in training, so that it has to read u.
     """
 
-    def __init__(self, config: VectorModel, n_mels: int, n_linear: int) -> None:
+    def __init__(self, config: VectorModel, audio: AudioConfig) -> None:
         super().__init__()
+        n_mels = audio.n_mels
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
         self.history_dropout = config.history_dropout
         self.prenet = Prenet(n_mels, config.prenet, config.prenet_dropout)
@@ -92,7 +108,7 @@ class SpeechDecoder(nn.Module):
         self.dropout = nn.Dropout(config.speech_dropout)
         self.output = nn.Linear(self.width, self.r * n_mels)
         self.stop = nn.Linear(self.width, 1)
-        self.postnet = PostNet(config, n_mels, n_linear)
+        self.postnet = PostNet(config, audio)
 
     def _initial_state(self, u: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         states = torch.tanh(self.state(u)).view(len(u), 5, self.width).transpose(0, 1).contiguous()
@@ -146,16 +162,37 @@ class SpeechDecoder(nn.Module):
         return Speech(mel, self.postnet(mel, lengths), lengths, lengths // self.r, ~done, torch.cat(stops, 1))
 
 
+class Prosody(nn.Module):
+    """What a recording says of each character beyond its letter: mel -> convolutions -> the mean over its frames -> FC
+    -> tanh.
+    """
+
+    def __init__(self, n_mels: int, width: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(nn.Conv1d(n_mels, width, 3, padding=1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU())
+        self.project = nn.Linear(width, PROSODY)
+
+    def forward(self, mel: Tensor, lengths: Tensor, durations: Tensor) -> Tensor:
+        """mel (B, T, n_mels), lengths (B,), durations in frames (B, L) -> (B, L, PROSODY)."""
+        x = self.convs((mel * length_mask(lengths, mel.shape[1])[:, :, None]).transpose(1, 2)).transpose(1, 2)
+        weights, _ = spread(durations, 1, mel.shape[1])
+        means = weights.transpose(1, 2) @ x / durations.clamp(min=1)[:, :, None]
+        return torch.tanh(self.project(means))
+
+
 class TimedSpeechDecoder(nn.Module):
     """What the text decoder knows -> bidirectional GRU -> each character for as long as it lasts -> 2 x bidirectional
     GRU -> r frames of mel a step -> CBHG post-net -> linear magnitudes.
 
     Nothing that it made is fed back: durations are learned from alignments (see `alignment`), and with them where each
-    frame lies is known before any is made.
+    frame lies is known before any is made. How each character sounds beyond its letter, its pitch above all, is told by
+    a few numbers: of the recording in training, predicted in synthesis (Chen et al., AdaSpeech, ICLR 2021). Without them
+    the decoder would average over all pitches.
     """
 
-    def __init__(self, config: TokensModel, n_mels: int, n_linear: int) -> None:
+    def __init__(self, config: TokensModel, audio: AudioConfig) -> None:
         super().__init__()
+        n_mels = audio.n_mels
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
         self.state_dropout = config.dropout
         self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
@@ -164,10 +201,13 @@ class TimedSpeechDecoder(nn.Module):
         self.aligner = Aligner(n_mels, config.text_channels)
         self.duration = nn.Sequential(nn.Linear(read, self.width), nn.ReLU(), nn.Linear(self.width, 1))
         self.place = nn.Linear(2, read)
+        self.prosody = Prosody(n_mels, config.text_channels)
+        self.prosody_predictor = nn.Sequential(nn.Linear(read, self.width), nn.ReLU(), nn.Linear(self.width, PROSODY))
+        self.prosody_project = nn.Linear(PROSODY, read)
         self.rnns = nn.ModuleList(BiGRU(width, self.width) for width in (read, 2 * self.width))
         self.dropout = nn.Dropout(config.speech_dropout)
         self.output = nn.Linear(2 * self.width, self.r * n_mels)
-        self.postnet = PostNet(config, n_mels, n_linear)
+        self.postnet = PostNet(config, audio, envelope=True)
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
         """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
@@ -191,9 +231,9 @@ class TimedSpeechDecoder(nn.Module):
             durations = self._durations(target, model.lengths)
             lengths = durations.sum(1).round().long().clamp(min=1)
             frames = int(lengths.max())
-            mel, _ = self._decode(read, durations, lengths, frames)
+            mel, _ = self._decode(self._intoned(read), durations, lengths, frames)
         read, predicted = self._read(transcript)
-        spoken, _ = self._decode(read, durations, lengths, frames)
+        spoken, _ = self._decode(self._intoned(read), durations, lengths, frames)
         return Imitation(spoken, mel, lengths, predicted, target, model.lengths)
 
     def _durations(self, predicted: Tensor, lengths: Tensor) -> Tensor:
@@ -206,7 +246,7 @@ class TimedSpeechDecoder(nn.Module):
         durations = self._durations(predicted, transcript.lengths)
         wanted = durations.sum(1).round().long()
         lengths = wanted.clamp(max=max_frames).clamp(min=1)
-        mel, alignment = self._decode(read, durations, lengths, int(lengths.max()))
+        mel, alignment = self._decode(self._intoned(read), durations, lengths, int(lengths.max()))
         linear = self.postnet(mel, lengths)
         return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
 
@@ -215,8 +255,14 @@ class TimedSpeechDecoder(nn.Module):
         read, predicted = self._read(transcript)
         scores = self.aligner(transcript.ids, transcript.lengths, mel, lengths)
         durations = align(scores, transcript.lengths, lengths)
-        decoded, alignment = self._decode(read, durations, lengths, mel.shape[1])
-        return decoded, alignment, Timing(predicted, durations, scores, transcript.lengths)
+        heard = self.prosody(mel, lengths, durations)
+        decoded, alignment = self._decode(read + self.prosody_project(heard), durations, lengths, mel.shape[1])
+        prosody = (self.prosody_predictor(read), heard.detach())
+        return decoded, alignment, Timing(predicted, durations, scores, transcript.lengths, prosody)
+
+    def _intoned(self, read: Tensor) -> Tensor:
+        """read (B, L, width) with the prosody that it predicts."""
+        return read + self.prosody_project(self.prosody_predictor(read))  # type: ignore[no-any-return]
 
     def _read(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
         """What sounds at each character (B, L, width), and the logarithm of its duration (B, L)."""

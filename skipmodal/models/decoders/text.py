@@ -173,9 +173,8 @@ class AttendingDecoder(nn.Module):
         if self.copying is not None and copies is not None:
             copies = copies if owners is None else copies.rows(owners)
             row = packing.places // target.shape[1]  # the sentence of each valid place
-            hidden = self.copying.hidden(copies)[row] if self.training else None
             scores = packing.pack(self.copying.scores(states[:, :-1], copies))
-            logits = merge(logits, scores, copies.tokens[row], hidden)
+            logits = merge(logits, scores, copies.tokens[row], self.copying.hidden(copies)[row])
         spans = self.spelling.lengths[target]
         return Written(packing.pad(logits), target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
 

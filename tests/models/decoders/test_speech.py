@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from skipmodal.audio import AudioConfig
 from skipmodal.config import VectorModel
 from skipmodal.models.decoders import speech as speech_decoders
 from skipmodal.models.decoders.image import ImageDecoder
@@ -13,7 +14,7 @@ from tests.models.tiny import AUDIO, latent_of, losses_of, tiny_batch, tiny_mode
 
 def paper_decoder(**changes):
     torch.manual_seed(0)
-    return SpeechDecoder(VectorModel(**changes), 80, 33).eval()
+    return SpeechDecoder(VectorModel(**changes), AudioConfig(n_fft=64, win_length=64, hop_length=16)).eval()
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
@@ -83,6 +84,7 @@ def test_with_its_own_durations_it_says_what_it_says_with_given_ones(monkeypatch
     monkeypatch.setattr(decoder, "_read", lambda _: (read, whole.float().log()))
     free = decoder.generate(transcript, 99)
     assert free.lengths.tolist() == whole.sum(1).tolist() and not free.capped.any()
+    monkeypatch.setattr(decoder.prosody, "forward", lambda *_: decoder.prosody_predictor(read))
     given = decoder(transcript, torch.rand(2, int(free.lengths.max()), AUDIO.n_mels), free.lengths)
     for name in ("mel", "linear", "alignment"):
         torch.testing.assert_close(getattr(given, name), getattr(free, name))
@@ -119,3 +121,21 @@ def test_losses_of_speech_have_gradients_in_bf16(monkeypatch):
     torch.stack([losses[name] for name in ("mel", "duration", "alignment")]).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.speech_decoder.parameters() if p.grad is not None)
     assert model.speech_decoder.aligner.embed.weight.grad.any()
+
+
+def test_prosody_is_that_of_the_characters_own_frames():
+    decoder = tiny_model().eval().speech_decoder
+    mel, lengths, durations = torch.rand(1, 20, AUDIO.n_mels), torch.tensor([20]), torch.tensor([[4, 6, 10, 0]])
+    before = decoder.prosody(mel, lengths, durations)
+    mel[:, 12:18] += 1.0
+    after = decoder.prosody(mel, lengths, durations)
+    assert before.shape == (1, 4, speech_decoders.PROSODY)
+    assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]]) and not torch.allclose(before[:, 2], after[:, 2])
+
+
+def test_what_is_heard_is_no_pupil_of_what_is_predicted():
+    model = tiny_model()
+    losses_of(model, tiny_batch(), "prosody")["prosody"].backward()
+    decoder = model.speech_decoder
+    assert all(p.grad is None for p in decoder.prosody.parameters())
+    assert all(p.grad is not None for p in decoder.prosody_predictor.parameters())

@@ -8,6 +8,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import FRAMES_A_TOKEN, SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
+from skipmodal.tokenizer import Tokenizer
 
 PAPER, TOKENS = VectorModel(), TokensModel(dropout=0)
 LENGTHS = torch.tensor([9, 4, 1])
@@ -43,12 +44,12 @@ def test_text_encoder_depends_on_order():
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
 def test_pictures_of_other_sizes(size):
-    e, lengths, rate = ImageEncoder(VectorModel(embedding=100))(torch.rand(2, 3, size, size))
+    e, lengths, rate, _ = ImageEncoder(VectorModel(embedding=100))(torch.rand(2, 3, size, size))
     assert e.shape == (2, 1, 100) and lengths.tolist() == [1, 1] and rate == 0
-    encoder = ImageTokenEncoder(TokensModel(embedding=100), ImageConfig(size=size))
-    e, lengths, rate = encoder(torch.rand(2, 3, size, size))
+    encoder = ImageTokenEncoder(TokensModel(embedding=100), ImageConfig(size=size), Tokenizer())
+    e, lengths, rate, names = encoder(torch.rand(2, 3, size, size))
     tokens = (size // 16) ** 2
-    assert e.shape == (2, tokens, 100) and lengths.tolist() == [tokens] * 2 and rate == 0
+    assert e.shape == (2, tokens, 100) and lengths.tolist() == [tokens] * 2 and rate == 0 and names is None
 
 
 def test_tokens_are_a_character_and_four_frames():
@@ -61,6 +62,6 @@ def test_tokens_are_a_character_and_four_frames():
 
 def test_places_of_a_picture_differ():
     torch.manual_seed(0)
-    encoder = ImageTokenEncoder(TOKENS, ImageConfig(size=32)).eval()
+    encoder = ImageTokenEncoder(TOKENS, ImageConfig(size=32), Tokenizer()).eval()
     e = encoder(torch.zeros(1, 3, 32, 32)).e[0]  # the same everywhere but at the edges
     assert not torch.allclose(e[0], e[3]) and encoder.places.shape == (4, 512)

@@ -1,0 +1,24 @@
+"""The words of the kinds that published image encoders know."""
+
+import pytest
+
+from skipmodal.features import kinds
+from skipmodal.tokenizer import LONGEST, Tokenizer
+
+
+def test_every_kind_has_words_that_can_be_tokens():
+    assert len(kinds.kinds()) == kinds.COUNT and all(kinds.kinds())
+    assert kinds.kinds()[162] == ("beagle", "dog") and "cat" in kinds.kinds()[284]
+    assert max(map(len, kinds.names())) <= LONGEST
+    tokenizer = Tokenizer((" dog", " a"), kinds.names())
+    assert tokenizer.words == (" dog", " a") and " dog" not in tokenizer.names and " dogs" in tokenizer.names
+    assert {tokenizer.number(form) for word in kinds.words() for form in kinds.forms(word)} <= set(range(len(tokenizer)))
+
+
+@pytest.mark.parametrize(
+    ("one", "more"),
+    [("dog", "dogs"), ("fox", "foxes"), ("puppy", "puppies"), ("toy", "toys"), ("goldfish", "goldfish"),
+     ("jeans", "jeans"), ("bus", "buses"), ("dress", "dresses"), ("wolf", "wolves"), ("bench", "benches")],
+)  # fmt: skip
+def test_plurals(one, more):
+    assert kinds.plural(one) == more
