@@ -30,24 +30,19 @@ def train(
     ] = "no",
     init: Annotated[
         Path | None,
-        typer.Option(
-            "--init",
-            help="A checkpoint whose weights and model.* a new run starts from. With --resume auto it is read where the "
-            "run has no checkpoint yet.",
-        ),
+        typer.Option("--init", help="A checkpoint whose weights and model.* a new run starts from."),
     ] = None,
 ) -> None:
     """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto goes on, with the settings it was started with.
 
     Example: skipmodal train base --init bundled data.image_text=prepared/image-text --run runs/mine
     """
+    if init is not None and resume != "no":
+        raise typer.BadParameter("--init starts a new run and --resume goes on with one; give one of them")
     chosen = load_recipe(recipe, overrides)  # everything that can be wrong in it is found before torch is imported
     from skipmodal.training import distributed, loop
-    from skipmodal.training.resume import find_latest
     from skipmodal.training.settings import recipe_to_fine_tune, recipe_to_resume
 
-    if resume == "auto" and find_latest(run / "latest") is not None:
-        init = None
     changed: list[str] = []
     if init is not None:
         chosen, changed = recipe_to_fine_tune(recipe, overrides or [], init)

@@ -113,6 +113,6 @@ class Bottleneck(nn.Module):
         counts = [len(packing.places) for packing in packings]
         parts = zip(encoded, packings, z.split(counts), self.memory(z).split(counts), strict=True)
         return [
-            Latent(packing.pad(z), packing.pad(u), part.lengths, part.rate, names=part.names)
+            Latent(packing.pad(z), packing.pad(u), part.lengths, part.rate, suggested=part.suggested)
             for part, packing, z, u in parts
         ]

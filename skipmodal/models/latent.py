@@ -9,13 +9,24 @@ from torch import Tensor
 from skipmodal.models.layers import length_mask
 
 
+class Suggested(NamedTuple):
+    """Words that the last tokens of a picture stand for."""
+
+    tokens: Tensor  # (B, kinds, 2): singular and plural, PAD where that is the same
+    likely: Tensor  # (B, kinds) probabilities
+
+    def rows(self, index: Tensor) -> "Suggested":
+        """Those of items (R,), which may repeat."""
+        return Suggested(self.tokens[index], self.likely[index])
+
+
 class Encoded(NamedTuple):
     """What an encoder gives."""
 
     e: Tensor  # (B, N, embedding)
     lengths: Tensor  # (B,) valid tokens
     rate: float = 0.0  # characters a token, where tokens lie in the order of the text; 0 where they have none
-    names: Tensor | None = None  # (B, kinds, 2) words that the last tokens of a picture stand for, and their plurals
+    suggested: Suggested | None = None
 
 
 @dataclass(frozen=True)
@@ -28,7 +39,7 @@ class Latent:
     rate: float = 0.0  # as in Encoded
     ids: Tensor | None = None  # (B, L) characters of a text: what is given needn't be decoded
     recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
-    names: Tensor | None = None  # as in Encoded
+    suggested: Suggested | None = None
     seen: Tensor | None = None  # (B, width), the mean of a picture's features
 
     @property
@@ -53,8 +64,8 @@ class Latent:
 
     def rows(self, index: Tensor) -> "Latent":
         """The latent of items (R,), which may repeat; without what they were made from."""
-        names = None if self.names is None else self.names[index]
-        return Latent(self.z[index], self.u[index], self.lengths[index], self.rate, names=names)
+        suggested = None if self.suggested is None else self.suggested.rows(index)
+        return Latent(self.z[index], self.u[index], self.lengths[index], self.rate, suggested=suggested)
 
     def with_source(
         self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None, seen: Tensor | None = None

@@ -150,8 +150,8 @@ class SkipModal(nn.Module):
         if written.attention is None:
             return None
         attention = written.attention.mean(1)
-        if latent.names is not None:  # of the picture's places alone
-            attention = attention[:, :, : -latent.names.shape[1]]
+        if latent.suggested is not None:  # of the picture's places alone
+            attention = attention[:, :, : -latent.suggested.likely.shape[1]]
         return self.text_decoder.spelling.spread(attention, written.target, ids.shape[1])
 
     def generate_image(self, latent: Latent) -> Tensor:

@@ -37,7 +37,7 @@ def test_fine_tuning_takes_the_model_but_dropout_and_overrides_win(run, recipe):
 
 
 def test_the_bundled_model_fits_its_recipe(recipe):
-    chosen, _ = recipe_to_fine_tune("states", [], Path("bundled"))
+    chosen, _ = recipe_to_fine_tune("base", [], Path("bundled"))
     assert chosen.model.text_decoder == 256
 
 
@@ -55,17 +55,10 @@ def test_a_run_that_has_not_begun_starts_as_given(recipe, tmp_path):
     assert recipe_to_resume(recipe, ["optim.lr=0.1"], tmp_path) == (load_recipe(recipe, ["optim.lr=0.1"]), [])
 
 
-def test_init_counts_until_a_run_has_a_checkpoint(here, recipe, tmp_path, monkeypatch):  # noqa: F811
-    started = []
-    monkeypatch.setattr(
-        "skipmodal.training.loop.train", lambda chosen, run, resume, init: started.append((resume, init)) or run
-    )
-    start, run = tiny_checkpoint(tmp_path / "start"), tmp_path / "r"
-    again = ("train", recipe, "--init", start, "--resume", "auto", "--run", run)
-    assert here(*again)[0] == 0
-    tiny_checkpoint(run / "latest")
-    assert here(*again)[0] == 0
-    assert started == [(True, Path(start)), (True, None)]
+def test_init_and_resume_exclude_each_other(here, tmp_path):  # noqa: F811
+    status, _, err = here("train", "base", "--init", "bundled", "--resume", "auto", "--run", tmp_path / "r")
+    assert status == 2 and "--resume goes on" in err
+    assert not (tmp_path / "r").exists()
 
 
 def test_names_of_checkpoints(here, tmp_path, monkeypatch):  # noqa: F811

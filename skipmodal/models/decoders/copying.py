@@ -13,6 +13,7 @@ from skipmodal.models.latent import Latent
 from skipmodal.text import PAD
 
 HIDDEN = 0.5  # part of a picture's suggestions that the vocabulary can't write in training: copying has to be learned
+BOOST = 1.5  # nats by which a suggestion that is sure is written more readily than in the captions of the training
 NEVER = -1e4  # finite: the gradient of logaddexp has none for infinity
 
 
@@ -21,14 +22,15 @@ class Copies(NamedTuple):
 
     keys: Tensor  # (B, 2 * kinds, width)
     tokens: Tensor  # (B, 2 * kinds), PAD where a word has no other plural
+    likely: Tensor  # (B, 2 * kinds) probabilities
 
     def rows(self, index: Tensor) -> "Copies":
         """Those of items (R,), which may repeat."""
-        return Copies(self.keys[index], self.tokens[index])
+        return Copies(*(part[index] for part in self))
 
     def repeat(self, times: int) -> "Copies":
         """Each item `times` times in a row."""
-        return Copies(self.keys.repeat_interleave(times, 0), self.tokens.repeat_interleave(times, 0))
+        return Copies(*(part.repeat_interleave(times, 0) for part in self))
 
 
 class Copying(nn.Module):
@@ -43,14 +45,16 @@ class Copying(nn.Module):
 
     def remember(self, latent: Latent) -> Copies | None:
         """What D_txt may copy of a latent; None where nothing is suggested, as in texts."""
-        if latent.names is None:
+        if latent.suggested is None:
             return None
-        keys = self.key(latent.u[:, -latent.names.shape[1] :])[:, :, None] + self.forms
-        return Copies(keys.flatten(1, 2), latent.names.flatten(1))
+        tokens, likely = latent.suggested
+        keys = self.key(latent.u[:, -likely.shape[1] :])[:, :, None] + self.forms
+        return Copies(keys.flatten(1, 2), tokens.flatten(1), likely.repeat_interleave(2, 1))
 
-    def scores(self, states: Tensor, copies: Copies) -> Tensor:
-        """states (B, S, width) -> logits of copying (B, S, 2 * kinds)."""
+    def scores(self, states: Tensor, copies: Copies, boost: float = 0.0) -> Tensor:
+        """states (B, S, width) -> logits of copying (B, S, 2 * kinds), raised by `boost` times the probabilities."""
         scores = self.query(states) @ copies.keys.transpose(1, 2) * states.shape[2] ** -0.5
+        scores = scores + boost * copies.likely[:, None]
         return scores.masked_fill((copies.tokens == PAD)[:, None], -torch.inf)
 
     def hidden(self, copies: Copies) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import TokensModel, VectorModel
 from skipmodal.models.attention import Attention, AttentionMemory
-from skipmodal.models.decoders.copying import NEVER, Copies, Copying, merge
+from skipmodal.models.decoders.copying import BOOST, NEVER, Copies, Copying, merge
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing, length_mask, lstm_step
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
@@ -204,7 +204,7 @@ class AttendingDecoder(nn.Module):
     @torch.no_grad()
     def generate(self, latent: Latent, max_length: int, beam: int = 1, every: bool = False) -> Sentences:
         """Free-running, in characters; see `beam_search`."""
-        step, state = self._stepper(latent, beam)
+        step, state = self._stepper(latent, beam, BOOST)
         found = beam_search(step, state, max_length, beam, self.spelling.begins, every)
         return self.spelling.spelled(found, max_length)
 
@@ -214,8 +214,11 @@ class AttendingDecoder(nn.Module):
         step, state = self._stepper(latent)
         return sample(step, state, max_length)
 
-    def _stepper(self, latent: Latent, beam: int = 1) -> tuple[Step, State]:
-        """The search's step, and its first state, whose first part is how many characters are written."""
+    def _stepper(self, latent: Latent, beam: int = 1, boost: float = 0.0) -> tuple[Step, State]:
+        """The search's step, and its first state, whose first part is how many characters are written.
+
+        `boost` is of copying.
+        """
         lengths, vectors = self.spelling.lengths, self.output.vectors(self.spelling.table)
         advance, first = self.begin(latent, beam)
         copies = self._copies(latent)
@@ -226,7 +229,7 @@ class AttendingDecoder(nn.Module):
             states, state = advance(tokens, start[0], state[1:])
             logits = self._written(states[:, 0], vectors)
             if self.copying is not None and copies is not None:
-                logits = merge(logits, self.copying.scores(states, copies)[:, 0], copies.tokens)
+                logits = merge(logits, self.copying.scores(states, copies, boost)[:, 0], copies.tokens)
             return logits.masked_fill(lengths == 0, -torch.inf), (start, *state)
 
         return step, (latent.lengths.new_zeros(1, len(latent.u), 1), *first)

@@ -89,10 +89,10 @@ class ImageTokenEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Encoded:
         """Pixels, or what `features` gave of them -> e (B, N, embedding)."""
-        features, names = self.features(pictures), None
+        features, suggested = self.features(pictures), None
         e = torch.tanh(self.dropout(self.project(features)) + self.places)
         if self.kinds is not None:
-            likely, names = self.kinds(features)
-            e = torch.cat([e, likely], 1)
+            kinds, suggested = self.kinds(features)
+            e = torch.cat([e, kinds], 1)
         e = self.norm(e.flatten(0, 1)).view_as(e)
-        return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device), names=names)
+        return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device), suggested=suggested)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from skipmodal.features import kinds
 from skipmodal.features.efficientnet import WIDTH
+from skipmodal.models.latent import Suggested
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
@@ -36,13 +37,12 @@ class KindTokens(nn.Module):
             "numbers", torch.tensor([[one, PAD if one == more else more] for one, more in numbers], device="cpu"), False
         )
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """features (B, N, width) -> tokens (B, count, embedding), and the numbers (B, count, 2) of the words that they
-        stand for, singular and plural.
-        """
+    def forward(self, features: Tensor) -> tuple[Tensor, Suggested]:
+        """features (B, N, width) -> tokens (B, count, embedding), and the words that they stand for."""
         p = self.classifier(features.mean(1)).softmax(1)
         likely, which = (p @ self.members).topk(self.count)
         rows = F.normalize(self.classifier.weight)
         share = p[:, None] * self.members.T[which] / likely[:, :, None].clamp(min=1e-9)  # (B, count, 1000)
         sure = torch.stack([likely.clamp(min=1e-6).log(), likely], 2)
-        return torch.tanh(self.project(torch.cat([share @ rows, sure], 2))), self.numbers[which]
+        tokens = torch.tanh(self.project(torch.cat([share @ rows, sure], 2)))
+        return tokens, Suggested(self.numbers[which], likely)

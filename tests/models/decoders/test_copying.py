@@ -42,8 +42,9 @@ def test_a_word_is_as_likely_as_all_its_kinds():
     p = tokens.classifier(features.mean(1)).softmax(1)[0]
     likely = {word: sum(float(p[i]) for i, of in enumerate(kinds.kinds()) if word in of) for word in kinds.words()}
     best = sorted(likely, key=lambda word: -likely[word])[:5]
-    _, names = tokens(features)
-    assert names[0, :, 0].tolist() == [TOKENIZER.number(f" {word}") for word in best]
+    _, (numbers, probabilities) = tokens(features)
+    assert numbers[0, :, 0].tolist() == [TOKENIZER.number(f" {word}") for word in best]
+    assert probabilities[0].tolist() == pytest.approx([likely[word] for word in best])
     sheep = list(kinds.words()).index("sheep")
     assert tokens.numbers[sheep].tolist() == [TOKENIZER.number(" sheep"), PAD]
 
@@ -61,22 +62,27 @@ def test_both_ways_to_write_a_word_are_summed():
 def test_a_name_is_written_by_copying_alone(model):
     latent = model.encode_image(pictures())
     zebra = TOKENIZER.number(" zebra")
-    assert (latent.names[:, 0, 0] == zebra).all()
+    assert (latent.suggested.tokens[:, 0, 0] == zebra).all() and latent.suggested.likely[0, 0] > 0.8
     target = tokens_of(TOKENIZER, " a dog runs")
     written = model.text_decoder(latent, target.expand(2, -1))
     names = torch.arange(len(TOKENIZER)) >= len(TOKENIZER) - len(TOKENIZER.names)
-    suggested = torch.zeros(len(TOKENIZER), dtype=torch.bool).index_fill_(0, latent.names[0].flatten(), True)
+    suggested = torch.zeros(len(TOKENIZER), dtype=torch.bool).index_fill_(0, latent.suggested.tokens[0].flatten(), True)
     assert (written.logits[0, 0, names & ~suggested] == NEVER).all()
     assert (written.logits[0, 0, names & suggested] > NEVER / 2).all()
     text = model.encode_text(torch.tensor([[5, 6, 1]]), torch.tensor([3]))
-    assert text.names is None
+    assert text.suggested is None
     assert (model.text_decoder(text, target).logits[0, 0, names] == NEVER).all()
 
 
+@torch.no_grad()
 def test_search_copies_as_teacher_forcing_does(model, monkeypatch):
     latent, copying = model.encode_image(pictures()), model.text_decoder.copying
     scores = type(copying).scores
     monkeypatch.setattr(type(copying), "scores", lambda self, *args: scores(self, *args) + 12.0)
+    assert float((scores(copying, latent.u[:, :1, :8], copying.remember(latent), 2.0)
+                  - scores(copying, latent.u[:, :1, :8], copying.remember(latent)))[0, 0, 0]) == pytest.approx(
+        2 * float(latent.suggested.likely[0, 0]), abs=1e-5
+    )  # fmt: skip
     found = model.text_decoder.generate(latent, 12)
     said = [TOKENIZER.decode(row) for row in found.ids.tolist()]
     assert " zebra" in said[0], said
