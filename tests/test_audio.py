@@ -15,6 +15,7 @@ from skipmodal.audio import (
     AudioConfig,
     linear_spectrogram,
     magnitudes,
+    mel_to_linear,
     read_audio,
     spectrograms,
     trim_silence,
@@ -122,6 +123,21 @@ def test_a_padded_batch_gives_every_item_its_own_frames(config):
             assert single.shape[1] == frames
             torch.testing.assert_close(both[:frames], single[0], atol=1e-5, rtol=0)
             assert len(both[frames + 5 :]) == 0 or both[frames + 5 :].max() == 0
+
+
+@pytest.mark.parametrize("config", [CONFIG, SMALL], ids=["paper", "small"])
+def test_a_mel_spectrogram_has_the_envelope_of_the_linear_one(config):
+    wav = torch.from_numpy(noise(30000) + tone(700, seconds=4, rate=config.sample_rate)[:30000])[None]
+    mel, linear = spectrograms(wav, config)
+    weights, offset = mel_to_linear(config)
+    centres = librosa.mel_frequencies(config.n_mels + 2, fmin=0, fmax=config.sample_rate / 2)[1:-1]
+    bins = np.linspace(0, config.sample_rate / 2, config.n_linear)
+    np.testing.assert_allclose(centres @ weights, bins.clip(centres[0], centres[-1]), rtol=1e-4)
+    envelope = mel[0] @ torch.from_numpy(weights) + offset
+    high = len(bins) // 4  # where bands are wider than what the window blurs
+    off = (envelope - linear[0]).mean(0)[high:-1]  # the last has half
+    assert off.abs().max() < 0.05  # of 100 dB
+    assert off.mean().abs() < 0.03  # noise's mean magnitude is above the magnitude of its mean logarithm
 
 
 def test_magnitudes_undo_the_scaling():

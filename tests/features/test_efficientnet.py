@@ -112,6 +112,18 @@ def test_equals_convolutions_and_batch_norms(name, tmp_path, monkeypatch):
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3)  # folded in single precision
 
 
+def test_the_classifier_comes_last(package, published):
+    torch.manual_seed(0)
+    weights = {**published, "_fc.weight": torch.randn(1000, 1280), "_fc.bias": torch.randn(1000)}
+    torch.save(weights, package)
+    classifier = torch.nn.Linear(1280, 1000)
+    EfficientNetLite(LITE0).load_published(classifier)
+    assert torch.equal(classifier.weight, weights["_fc.weight"]) and torch.equal(classifier.bias, weights["_fc.bias"])
+    torch.save({name: value for name, value in published.items() if not name.startswith("_fc")}, package)
+    with pytest.raises(UserError, match="no classifier"):
+        EfficientNetLite(LITE0).load_published(classifier)
+
+
 def test_other_weights_are_refused(package, published):
     torch.save({name: value for name, value in published.items() if not name.startswith("3.")}, package)
     with pytest.raises(UserError, match="does not hold efficientnet_lite0"):

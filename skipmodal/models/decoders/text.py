@@ -38,15 +38,12 @@ class Spelling(nn.Module):
     """The tokenizer's table on the model's device."""
 
     table: Tensor  # (tokens, LONGEST) characters of each token, then padding
-    copied: Tensor  # (tokens,) bool: the names, which can only be copied
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.register_buffer("table", torch.from_numpy(tokenizer.spelling.copy()), persistent=False)
-        self.any_copied = bool(tokenizer.names)
-        copied = torch.zeros(len(tokenizer), dtype=torch.bool, device="cpu")
-        copied[len(tokenizer) - len(tokenizer.names) :] = True
-        self.register_buffer("copied", copied, persistent=False)
+        self.names = len(tokenizer.names)  # the last tokens, which can only be copied
+        self.whole = len(tokenizer) - self.names
 
     @property
     def lengths(self) -> Tensor:
@@ -151,11 +148,11 @@ class AttendingDecoder(nn.Module):
         super().__init__()
         self.width = config.text_decoder
         self.spelling = Spelling(tokenizer)
-        # A name that is copied may never have been written in training: its letters say what it is.
+        # A name that is copied may never have been written in training: its letters alone say what it is.
         kind = SpelledEmbedding if config.kinds else nn.Embedding
-        self.embed: nn.Embedding = kind(len(tokenizer), self.width, padding_idx=PAD)
+        self.embed: nn.Embedding = kind(self.spelling.whole, self.width, padding_idx=PAD)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = SpelledLogits(self.width, len(tokenizer))
+        self.output = SpelledLogits(self.width, self.spelling.whole)
         self.copying = Copying(self.width, config.d_k) if config.kinds else None
 
     def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
@@ -168,7 +165,7 @@ class AttendingDecoder(nn.Module):
         states, weights = self.states(latent, history, starts, owners)
         states = self.dropout(states)
         packing = Packing(target != PAD)
-        logits = self._written(packing.pack(states[:, :-1]), self.output.vectors(self.spelling.table))
+        logits = self._written(packing.pack(states[:, :-1]), self._vectors())
         copies = self._copies(latent)
         if self.copying is not None and copies is not None:
             copies = copies if owners is None else copies.rows(owners)
@@ -188,15 +185,18 @@ class AttendingDecoder(nn.Module):
 
     def embedded(self, tokens: Tensor) -> Tensor:
         """Tokens (B, S) -> (B, S, width)."""
-        own: Tensor = self.embed(tokens)
         if not isinstance(self.embed, SpelledEmbedding):
-            return own
+            return self.embed(tokens)  # type: ignore[no-any-return]
+        whole = tokens < self.spelling.whole
+        own = self.embed(tokens.masked_fill(~whole, PAD)) * whole[:, :, None]
         return self.embed.spelled(own.flatten(0, 1), self.spelling.table[tokens.flatten()]).view_as(own)
+
+    def _vectors(self) -> Tensor:
+        return self.output.vectors(self.spelling.table[: self.spelling.whole])
 
     def _written(self, states: Tensor, vectors: Tensor) -> Tensor:
         """The vocabulary's logits (N, tokens) of states (N, width); names can only be copied."""
-        logits: Tensor = self.output(states, vectors)
-        return logits.masked_fill(self.spelling.copied, NEVER) if self.spelling.any_copied else logits
+        return F.pad(self.output(states, vectors), (0, self.spelling.names), value=NEVER)
 
     def _copies(self, latent: Latent) -> Copies | None:
         return None if self.copying is None else self.copying.remember(latent)
@@ -219,7 +219,7 @@ class AttendingDecoder(nn.Module):
 
         `boost` is of copying.
         """
-        lengths, vectors = self.spelling.lengths, self.output.vectors(self.spelling.table)
+        lengths, vectors = self.spelling.lengths, self._vectors()
         advance, first = self.begin(latent, beam)
         copies = self._copies(latent)
         copies = None if copies is None else copies.repeat(beam)

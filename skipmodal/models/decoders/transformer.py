@@ -63,7 +63,6 @@ class TransformerTextDecoder(AttendingDecoder):
     def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         nn.init.normal_(self.embed.weight, std=self.width**-0.5)
-        self.embed.weight.data[len(tokenizer) - len(tokenizer.names) :] = 0.0  # never written whole in training
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.text_layers))
         self.norm = nn.LayerNorm(self.width)
 

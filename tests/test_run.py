@@ -1,0 +1,69 @@
+"""`recipes/flickr8k/run.sh`: its order, and that it goes on where it was stopped. The commands that it calls are stubs."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "recipes" / "flickr8k" / "run.sh"
+# Writes down how it was called, makes what the command would, and fails where the test says so.
+STUB = """#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in *"$FAIL"*) exit 3 ;; esac
+case "$1 $2" in
+"prep image-text" | "prep text-speech") mkdir -p "$4" && touch "$4/dataset.yaml" ;;
+train*) while [ "$1" != --run ]; do shift; done; mkdir -p "$2/latest" ;;
+export*) mkdir "$3" ;;
+esac
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """Runs the script: gives its status, what it called, and its stderr."""
+    stub, calls = tmp_path / "bin" / "skipmodal", tmp_path / "calls"
+    stub.parent.mkdir()
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+
+    def call(fail: str = "no command", *more: str, processes: str = "1") -> tuple[int, list[str], str]:
+        calls.write_text("")
+        env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
+        done = subprocess.run(
+            ["sh", SCRIPT, "photos", "speech.tsv", tmp_path / "runs", *more],
+            capture_output=True, text=True, check=False, env={**env, "PROCESSES": processes},
+        )  # fmt: skip
+        return done.returncode, calls.read_text().splitlines(), done.stderr
+
+    return call
+
+
+def test_every_stage_in_order_and_its_time(run):
+    status, calls, err = run("no command", "train.max_steps=3")
+    assert status == 0, err
+    words = [line.split() for line in calls]
+    assert [line[0] for line in words] == ["prep", "prep", "train", "train", "train", "calibrate", "export"]
+    assert [line[1] for line in words[2:5]] == ["base", "base_self_critical", "base_speech"]
+    assert all("train.max_steps=3" in line for line in words[2:5])
+    assert "--init" not in words[2] and "--resume" in words[2]
+    for line, start in zip(words[3:5], ("base", "critical"), strict=True):
+        assert line[line.index("--init") + 1].endswith(f"{start}/latest") and "--resume" not in line
+    stages = [line.split(":")[0] for line in err.splitlines()]
+    assert stages == ["photos", "recordings", "base", "captions", "voice", "confidence", "export"]
+
+
+def test_it_goes_on_where_it_was_stopped(run):
+    status, calls, _ = run("base_self_critical")
+    assert status == 3 and calls[-1].startswith("train base_self_critical")
+    status, calls, _ = run()
+    assert status == 0
+    assert [line.split()[1] for line in calls[:3]] == ["base", "base_self_critical", "base_speech"]  # no prep
+    assert "--resume auto" in calls[0] and "--init" in calls[1]
+    status, calls, _ = run()
+    assert status == 0 and all("--resume auto" in line for line in calls[:3])
+
+
+def test_without_all_of_its_arguments_it_says_what_they_are():
+    done = subprocess.run(["sh", SCRIPT, "photos"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "sh run.sh PHOTOS SPEECH RUNS" in done.stderr
