@@ -1,6 +1,6 @@
 #!/bin/sh
 # The figures of a checkpoint's translations: sh measure.sh CHECKPOINT PREPARED SPLIT OUT TRANSCRIBER [OPTION ...]
-#   PREPARED     the folder with flickr8k/ and slt/, as README.md makes them
+#   PREPARED     the folder with flickr8k/ and speech/, as run.sh makes them
 #   SPLIT        val while anything is still chosen by the figures; test once, at the end
 #   TRANSCRIBER  faster-whisper:base, or faster-whisper:FOLDER
 #   OPTION       goes to every evaluation: --limit 150, say
@@ -17,8 +17,8 @@ measure() { # TASK DATASET [OPTION ...]
 }
 measure img2text flickr8k "$@"
 measure img2speech flickr8k --transcriber "$transcriber" --cache "$out/heard.jsonl" "$@"
-measure speech2text slt "$@"
-measure text2speech slt --transcriber "$transcriber" --cache "$out/heard.jsonl" "$@"
+measure speech2text speech "$@"
+measure text2speech speech --transcriber "$transcriber" --cache "$out/heard.jsonl" "$@"
 for task in img2text img2speech speech2text text2speech; do
     printf '%s: ' $task
     python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(r["items"], "items,", ", ".join(f"{k} {v:.1f}" for k, v in r["figures"].items()))' "$out/$task/report.json"

@@ -104,7 +104,7 @@ def _make_recordings(data: Path) -> None:
 
 
 def _prepare_pictures(encoder: str, data: Path, out: Path) -> None:
-    EfficientNetLite.load_published = lambda self: self.eval()  # type: ignore[method-assign]  # random ones will do
+    EfficientNetLite.load_published = lambda self, classifier=None: self.eval()  # type: ignore[method-assign]  # random ones will do
     import torch
 
     torch.manual_seed(0)

@@ -188,7 +188,7 @@ def test_training_on_cached_features_up_to_an_evaluation(recipe, toy, tmp_path, 
     from skipmodal.image import ImageConfig
     from tests.conftest import write_captioned_pictures
 
-    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self: self.eval())  # random ones will do
+    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self, classifier=None: self.eval())  # random ones will do
     config = ImageConfig(size=16, encoder="efficientnet_lite0")
     write_captioned_pictures(tmp_path, lambda source, out: None)
     manifest = tmp_path / "manifest.csv"
@@ -303,14 +303,14 @@ def test_a_new_run_has_the_words_of_the_weights_it_starts_from(recipe, tmp_path)
     model = {"kind": "tokens", "words": 6}
     chosen = recipe(model=model, train={"max_steps": 1}, data={"sampling": "text-speech"})
     first = loop.train(chosen, tmp_path / "first")
-    words = load_tokenizer(first).words
+    words = load_tokenizer(first, chosen.model).words
     assert len(words) == 6
     second = loop.train(
         recipe(model=model, loss={"image": 0.0, "self_critical": 1.0}, train={"max_steps": 1}),
         tmp_path / "second",
         init=first,
     )
-    assert load_tokenizer(second).words == words
+    assert load_tokenizer(second, chosen.model).words == words
     assert (second / WORDS).read_text() == "".join(f"{word}\n" for word in words)
     trained = {
         name.split(".")[0] for name, value in weights(second).items() if not torch.equal(value, weights(first)[name])

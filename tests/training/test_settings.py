@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: base\nmodel: {dropout: 0.5}\noptim: {lr: 0.3}\n")
+    path.write_text("extends: toy\nmodel: {dropout: 0.5}\noptim: {lr: 0.3}\n")
     return str(path)
 
 

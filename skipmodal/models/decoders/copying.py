@@ -13,7 +13,7 @@ from skipmodal.models.latent import Latent
 from skipmodal.text import PAD
 
 HIDDEN = 0.5  # part of a picture's suggestions that the vocabulary can't write in training: copying has to be learned
-BOOST = 1.5  # nats by which a suggestion that is sure is written more readily than in the captions of the training
+BOOST = 2.0  # nats by which a suggestion that is sure is written more readily than in the captions of the training
 NEVER = -1e4  # finite: the gradient of logaddexp has none for infinity
 
 
