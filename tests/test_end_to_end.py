@@ -48,7 +48,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("end-to-end")
     skipmodal("prep", "toy", folder / "toy")
     data = [f"data.image_text={folder / 'toy/image-text'}", f"data.text_speech={folder / 'toy/text-speech'}"]
-    skipmodal("train", "toy", *data, "train.max_steps=1500", "train.device=cpu", "train.eval_every=100000", "--run", folder / "run")
+    short = ("train.max_steps=1500", "train.device=cpu", "train.eval_every=100000")
+    skipmodal("train", "toy", *data, *short, "--run", folder / "run")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""`recipes/flickr8k/run.sh`: its order, and that it goes on where it was stopped. The commands that it calls are stubs."""
+"""`recipes/flickr8k/run.sh`: its order, and that it goes on where it was stopped. What it calls are stubs."""
 
 import os
 import subprocess

@@ -12,7 +12,8 @@ def test_every_kind_has_words_that_can_be_tokens():
     assert max(map(len, kinds.names())) <= LONGEST
     tokenizer = Tokenizer((" dog", " a"), kinds.names())
     assert tokenizer.words == (" dog", " a") and " dog" not in tokenizer.names and " dogs" in tokenizer.names
-    assert {tokenizer.number(form) for word in kinds.words() for form in kinds.forms(word)} <= set(range(len(tokenizer)))
+    numbers = {tokenizer.number(form) for word in kinds.words() for form in kinds.forms(word)}
+    assert numbers <= set(range(len(tokenizer)))
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def test_training_on_cached_features_up_to_an_evaluation(recipe, toy, tmp_path, 
     from skipmodal.image import ImageConfig
     from tests.conftest import write_captioned_pictures
 
-    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self, classifier=None: self.eval())  # random ones will do
+    # Random ones will do.
+    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self, classifier=None: self.eval())
     config = ImageConfig(size=16, encoder="efficientnet_lite0")
     write_captioned_pictures(tmp_path, lambda source, out: None)
     manifest = tmp_path / "manifest.csv"

@@ -1,7 +1,7 @@
 """Writing a word that the image encoder's classifier suggests: a pointer-generator (See et al., ACL 2017).
 
-Not in the paper. So D_txt can name things that no caption of the training data names (Agrawal et al., nocaps, ICCV 2019,
-has the task).
+Not in the paper. So D_txt can name things that no caption of the training data names, the task of nocaps (Agrawal et
+al., ICCV 2019).
 """
 
 from typing import NamedTuple
@@ -27,6 +27,11 @@ class Copies(NamedTuple):
     def rows(self, index: Tensor) -> "Copies":
         """Those of items (R,), which may repeat."""
         return Copies(*(part[index] for part in self))
+
+    def written(self, tokens: Tensor) -> Tensor:
+        """Which suggestions (B, 2 * kinds) the tokens (B, 1) write, both forms of a word together."""
+        same = (self.tokens == tokens) & (self.tokens != PAD)
+        return same.unflatten(1, (-1, 2)).any(2).repeat_interleave(2, 1)
 
     def repeat(self, times: int) -> "Copies":
         """Each item `times` times in a row."""

@@ -169,7 +169,8 @@ class Prosody(nn.Module):
 
     def __init__(self, n_mels: int, width: int) -> None:
         super().__init__()
-        self.convs = nn.Sequential(nn.Conv1d(n_mels, width, 3, padding=1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU())
+        first, second = nn.Conv1d(n_mels, width, 3, padding=1), nn.Conv1d(width, width, 1)
+        self.convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         self.project = nn.Linear(width, PROSODY)
 
     def forward(self, mel: Tensor, lengths: Tensor, durations: Tensor) -> Tensor:
@@ -186,8 +187,8 @@ class TimedSpeechDecoder(nn.Module):
 
     Nothing that it made is fed back: durations are learned from alignments (see `alignment`), and with them where each
     frame lies is known before any is made. How each character sounds beyond its letter, its pitch above all, is told by
-    a few numbers: of the recording in training, predicted in synthesis (Chen et al., AdaSpeech, ICLR 2021). Without them
-    the decoder would average over all pitches.
+    a few numbers: of the recording in training, predicted in synthesis (Chen et al., AdaSpeech, ICLR 2021). Without
+    them the decoder would average over all pitches.
     """
 
     def __init__(self, config: TokensModel, audio: AudioConfig) -> None:

@@ -215,9 +215,8 @@ class AttendingDecoder(nn.Module):
         return sample(step, state, max_length)
 
     def _stepper(self, latent: Latent, beam: int = 1, boost: float = 0.0) -> tuple[Step, State]:
-        """The search's step, and its first state, whose first part is how many characters are written.
-
-        `boost` is of copying.
+        """The search's step, and its first state, whose first parts are how many characters are written and what has
+        been copied: each suggestion once at most. `boost` is of copying.
         """
         lengths, vectors = self.spelling.lengths, self._vectors()
         advance, first = self.begin(latent, beam)
@@ -225,14 +224,18 @@ class AttendingDecoder(nn.Module):
         copies = None if copies is None else copies.repeat(beam)
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-            start = state[0] + lengths[tokens]
-            states, state = advance(tokens, start[0], state[1:])
+            start, copied = state[0] + lengths[tokens], state[1]
+            states, state = advance(tokens, start[0], state[2:])
             logits = self._written(states[:, 0], vectors)
             if self.copying is not None and copies is not None:
-                logits = merge(logits, self.copying.scores(states, copies, boost)[:, 0], copies.tokens)
-            return logits.masked_fill(lengths == 0, -torch.inf), (start, *state)
+                copied = copied | copies.written(tokens)
+                scores = self.copying.scores(states, copies, boost)[:, 0].masked_fill(copied[0], NEVER)
+                logits = merge(logits, scores, copies.tokens)
+            return logits.masked_fill(lengths == 0, -torch.inf), (start, copied, *state)
 
-        return step, (latent.lengths.new_zeros(1, len(latent.u), 1), *first)
+        of_one = 0 if copies is None else copies.tokens.shape[1]
+        nothing = torch.zeros(1, len(latent.u), of_one, dtype=torch.bool, device=latent.u.device)
+        return step, (latent.lengths.new_zeros(1, len(latent.u), 1), nothing, *first)
 
 
 class AttentionTextDecoder(AttendingDecoder):

@@ -14,8 +14,8 @@ from skipmodal.tokenizer import Tokenizer
 class KindTokens(nn.Module):
     """The likeliest words of a picture: the mean of its features -> classifier -> FC -> tanh -> a token each.
 
-    A word has the probability of all its kinds. Its token is made of the classifier's rows of these kinds, so that words
-    that no caption of the training data has lie beside others that are alike.
+    A word has the probability of all its kinds. Its token is made of the classifier's rows of these kinds, so that
+    words that no caption of the training data has lie beside others that are alike.
     """
 
     members: Tensor  # (1000, W): which words a kind has
