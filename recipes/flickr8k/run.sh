@@ -36,7 +36,7 @@ train() { # RECIPE RUN FROM [OPTION ...]: FROM is the run whose weights a new on
 }
 stage photos prepared "$runs/flickr8k" skipmodal prep image-text "$photos" "$runs/flickr8k" \
     --encoder efficientnet_lite2 --licence "Flickr8k: research and education only"
-stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --power 1 --max-chars 100
+stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --max-chars 100
 stage base train base "$runs/base" none "$@"
 stage captions train base_self_critical "$runs/critical" "$runs/base" "$@"
 stage voice train base_speech "$runs/voice" "$runs/critical" "$@"
