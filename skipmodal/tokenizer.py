@@ -33,11 +33,12 @@ class Tokenizer:
 
         Raises UserError for bad or repeated words.
         """
-        names = [name for name in names if name not in set(words)]
+        known = set(words)
+        names = [name for name in names if name not in known]
         bad = [word for word in (*words, *names) if not _WORD.fullmatch(word) or len(word) > LONGEST or len(word) < 2]
         if bad:
             raise UserError(f"vocabulary: {bad[0][:40]!r} is not a word of at most {LONGEST} letters")
-        if len(set(words)) < len(words) or len(words) > MAX_WORDS:
+        if len(known) < len(words) or len(words) > MAX_WORDS:
             raise UserError(f"vocabulary: a word is given twice, or there are more than {MAX_WORDS}")
         self.words, self.names = tuple(words), tuple(names)
         self._numbers = {word: number for number, word in enumerate(words, len(SYMBOLS))}
@@ -65,9 +66,7 @@ class Tokenizer:
 
     def number(self, word: str) -> int:
         """The token of a word or a name. Raises KeyError for another."""
-        if word in self._numbers:
-            return self._numbers[word]
-        return self._copied[word]
+        return self._numbers[word] if word in self._numbers else self._copied[word]
 
     def encode(self, sentence: str, spelled: float = 0.0, rng: np.random.Generator | None = None) -> list[int]:
         """Tokens of normalised text, the end last; of the words a random part, `spelled`, is in characters.

@@ -27,12 +27,12 @@ def run(tmp_path: Path):
     stub.write_text(STUB)
     stub.chmod(0o755)
 
-    def call(fail: str = "no command", *more: str, processes: str = "1") -> tuple[int, list[str], str]:
+    def call(fail: str = "no command", *more: str) -> tuple[int, list[str], str]:
         calls.write_text("")
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
         done = subprocess.run(
             ["sh", SCRIPT, "photos", "speech.tsv", tmp_path / "runs", *more],
-            capture_output=True, text=True, check=False, env={**env, "PROCESSES": processes},
+            capture_output=True, text=True, check=False, env={**env, "PROCESSES": "1"},
         )  # fmt: skip
         return done.returncode, calls.read_text().splitlines(), done.stderr
 

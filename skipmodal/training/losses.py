@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipmodal.data.batches import Batch
-from skipmodal.models.alignment import forward_sum, guided_attention
+from skipmodal.models.alignment import Timing, forward_sum, guided_attention
 from skipmodal.models.decoders.letters import letter_loss
 from skipmodal.models.decoders.speech import MAX_LOG_DURATION
 from skipmodal.models.decoders.text import Written
@@ -94,27 +94,29 @@ def _cross_entropy(written: Written) -> Tensor:
     return F.cross_entropy(packing.pack(written.logits), packing.pack(written.target), reduction="sum")
 
 
+def _timing(outputs: Outputs) -> Timing | None:
+    return None if outputs.spoken is None else outputs.spoken.timing
+
+
 def _duration(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
     """Poisson's deviance, whose best answer is the mean, so that all durations of a sentence sum to its length."""
-    if outputs.spoken is None or outputs.spoken.timing is None:
+    if (timing := _timing(outputs)) is None:
         return None
-    timing = outputs.spoken.timing
     mask = timing.durations > 0  # which padding never has
     predicted, frames = timing.predicted[mask].clamp(max=MAX_LOG_DURATION), timing.durations[mask].float()
     return mean(predicted.exp() - frames + frames * (frames.log() - predicted))
 
 
 def _prosody(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    if outputs.spoken is None or outputs.spoken.timing is None:
+    if (timing := _timing(outputs)) is None:
         return None
-    predicted, heard = (part[outputs.spoken.timing.durations > 0] for part in outputs.spoken.timing.prosody)
+    predicted, heard = (part[timing.durations > 0] for part in timing.prosody)
     return mean((predicted - heard).square().sum(1))
 
 
 def _alignment(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    if outputs.spoken is None or outputs.spoken.timing is None:
+    if (timing := _timing(outputs)) is None:
         return None
-    timing = outputs.spoken.timing
     return ratio(forward_sum(timing.scores, timing.lengths, batch.mel_lengths), batch.mel_lengths.sum())
 
 

@@ -68,9 +68,10 @@ class PostNet(nn.Module):
         channels = config.postnet_channels
         self.cbhg = CBHG(n_mels, config.postnet_banks, channels, projection=2 * channels)
         self.linear = nn.Linear(2 * channels, n_linear)
-        weights, offset = mel_to_linear(audio)
-        self.register_buffer("envelope", torch.from_numpy(weights) if envelope else None, persistent=False)
+        self.register_buffer("envelope", None, persistent=False)
         if envelope:
+            weights, offset = mel_to_linear(audio)
+            self.envelope = torch.from_numpy(weights)
             nn.init.zeros_(self.linear.weight)
             nn.init.constant_(self.linear.bias, offset)
 
