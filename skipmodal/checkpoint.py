@@ -27,7 +27,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 
-FORMAT = 8
+FORMAT = 9
 BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line

@@ -183,6 +183,9 @@ class TokensLoss(LossConfig):
     duration: float = _term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
     prosody: float = _term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
+    realism: float = _term(
+        0.0, "a critic of D_spch's magnitudes (LSGAN), and its layers' outputs; not in the paper", "text-speech", False
+    )
     letters: float = _term(0.0, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     round_trip: float = _term(
         0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False

@@ -29,12 +29,13 @@ from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.realism import SpectrogramCritic
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
-SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment"})
+SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment", "realism"})
 
 
 @dataclass
@@ -81,6 +82,7 @@ class SkipModal(nn.Module):
             if config.speech_reads == "states":
                 self.letter_reader = LetterReader(config.text_decoder)
             self.speech_decoder = TimedSpeechDecoder(config, audio)
+            self.speech_critic = SpectrogramCritic()
         elif isinstance(config, VectorModel):
             self.image_encoder = ImageEncoder(config)
             self.text_encoder = TextEncoder(config)

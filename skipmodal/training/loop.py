@@ -229,11 +229,12 @@ def _loader_died(error: Exception) -> bool:
 
 
 def _calm(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the loader's leave it to the training process.
+    """Ctrl-C, and what ends a job, may reach every process; the loader's leave them to the training process.
 
     Nor do they tell of connections to a training process that was killed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     told = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
