@@ -68,7 +68,7 @@ class ModelConfig(Section):
     text_banks: Size = Field(default=16, description="K of the text encoder's CBHG")
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
-    text_decoder: Size = Field(default=128, description="LSTM units")
+    text_decoder: Size = Field(default=128, description="width of D_txt")
     words: Annotated[int, Field(ge=0, le=8192)] = Field(
         default=0, description="frequent words that D_txt writes as one token, beside the characters"
     )
@@ -109,14 +109,9 @@ class TokensModel(ModelConfig):
         default=17.0, description="of the voice: where attention between text and speech starts from"
     )
     text_heads: Size = Field(default=4, description="of D_txt's attention, each a character further ahead")
-    text_layers: Annotated[int, Field(ge=0, le=64)] = Field(
-        default=0, description="of a D_txt that is a transformer; 0: it is an LSTM"
-    )
+    text_layers: Annotated[int, Field(ge=1, le=64)] = Field(default=3, description="of D_txt, a transformer")
     kinds: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="likeliest words of a picture, as its frozen network's classifier has them, to copy"
-    )
-    speech_reads: Literal["characters", "states"] = Field(
-        default="characters", description="what D_spch is given beside D_txt's states: the characters, or nothing"
     )
 
     @model_validator(mode="after")
@@ -186,7 +181,7 @@ class TokensLoss(LossConfig):
     realism: float = _term(
         0.0, "a critic of D_spch's magnitudes (LSGAN), and its layers' outputs; not in the paper", "text-speech", False
     )
-    letters: float = _term(0.0, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
+    letters: float = _term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     round_trip: float = _term(
         0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False
     )
@@ -248,9 +243,7 @@ class TokensRecipe(Recipe):
     loss: TokensLoss = TokensLoss()
 
     @model_validator(mode="after")
-    def _read_what_is_learned(self) -> "TokensRecipe":
-        if (self.loss.letters > 0) != (self.model.speech_reads == "states"):
-            raise ValueError("loss.letters and model.speech_reads=states need each other")
+    def _made_from_what_is_there(self) -> "TokensRecipe":
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
         return self

@@ -22,7 +22,7 @@ _TINY = {
     "postnet_channels": 8, "postnet_banks": 2,
 }  # fmt: skip
 TINY_VECTOR = {"kind": "vector", **_TINY, "prenet": [8, 8]}
-TINY_TOKENS = {"kind": "tokens", **_TINY}
+TINY_TOKENS = {"kind": "tokens", **_TINY, "text_layers": 1, "text_heads": 2}
 TINY = {"vector": TINY_VECTOR, "tokens": TINY_TOKENS}  # by kind
 
 

@@ -1,8 +1,8 @@
 """Whether a spectrogram is a recording's: a critic that D_spch learns to satisfy. Not in the paper.
 
-Of all spectrograms that a text allows, the one with the least absolute error is a blur of them, and sounds muffled. Least
-squares as the critic's loss (Mao et al., LSGAN, ICCV 2017), and its layers' outputs compared (Larsen et al., ICML 2016;
-as in Kong et al., HiFi-GAN, NeurIPS 2020).
+Of all spectrograms that a text allows, the one with the least absolute error is a blur of them, and sounds muffled. The
+critic's loss is least squares (Mao et al., LSGAN, ICCV 2017); its layers' outputs are compared, too (Larsen et al., ICML
+2016; as in Kong et al., HiFi-GAN, NeurIPS 2020).
 """
 
 from itertools import pairwise

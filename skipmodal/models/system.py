@@ -23,7 +23,7 @@ from skipmodal.models.bottleneck import Bottleneck
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
 from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
-from skipmodal.models.decoders.text import AttendingDecoder, AttentionTextDecoder, TextDecoder, Written
+from skipmodal.models.decoders.text import TextDecoder, Written
 from skipmodal.models.decoders.transformer import TransformerTextDecoder
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
@@ -67,8 +67,7 @@ class SkipModal(nn.Module):
         super().__init__()
         self.tokenizer, self.d_k = tokenizer, config.d_k
         self.image_encoder: ImageEncoder | ImageTokenEncoder
-        self.text_decoder: TextDecoder | AttendingDecoder
-        self.letter_reader: LetterReader | None = None
+        self.text_decoder: TextDecoder | TransformerTextDecoder
         self.speech_decoder: SpeechDecoder | TimedSpeechDecoder
         self.speech_encoder: SpeechEncoder | SpeechTokenEncoder
         if isinstance(config, TokensModel):
@@ -77,10 +76,8 @@ class SkipModal(nn.Module):
             self.image_encoder = ImageTokenEncoder(config, image, tokenizer)
             self.text_encoder: TextEncoder = TextTokenEncoder(config)
             self.speech_encoder = SpeechTokenEncoder(config, audio.n_mels, characters_per_frame)
-            kind = TransformerTextDecoder if config.text_layers else AttentionTextDecoder
-            self.text_decoder = kind(config, tokenizer)
-            if config.speech_reads == "states":
-                self.letter_reader = LetterReader(config.text_decoder)
+            self.text_decoder = TransformerTextDecoder(config, tokenizer)
+            self.letter_reader = LetterReader(config.text_decoder)
             self.speech_decoder = TimedSpeechDecoder(config, audio)
             self.speech_critic = SpectrogramCritic()
         elif isinstance(config, VectorModel):
@@ -132,8 +129,6 @@ class SkipModal(nn.Module):
             sentences = self.generate_text(latent, max_length, beam)
             ids = sentences.ids
         written = self.text_decoder(latent, self.tokenize(ids))
-        if self.letter_reader is None:
-            return self.speech_decoder.generate(self._transcript(written), max_frames), sentences
         logits = self._read_letters(written)
         read = counts(logits) * (written.spans > 0)
         speech = self.speech_decoder.generate(_spelled(written, logits, read), max_frames)
@@ -144,7 +139,7 @@ class SkipModal(nn.Module):
     @property
     def attends(self) -> bool:
         """Whether D_txt attends to the tokens of a latent."""
-        return isinstance(self.text_decoder, AttendingDecoder)
+        return isinstance(self.text_decoder, TransformerTextDecoder)
 
     def attention(self, latent: Latent, ids: Tensor) -> Tensor | None:
         """What D_txt attends to while it writes sentences ids (B, L): the mean of its heads (B, L, N)."""
@@ -254,7 +249,6 @@ class SkipModal(nn.Module):
         return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
 
     def _read_letters(self, written: Written) -> Tensor:
-        assert self.letter_reader is not None
         return self.letter_reader(written.taken, written.spans > 0)  # type: ignore[no-any-return]
 
     def _transcript(self, written: Written, letters: Tensor | None = None) -> Transcript:
@@ -262,12 +256,8 @@ class SkipModal(nn.Module):
 
         `letters` are the logits that were read from its states, if they were read before.
         """
-        if self.letter_reader is not None:
-            spelled = _spelled(written, self._read_letters(written) if letters is None else letters, written.spans)
-            return spelled._replace(ids=self.text_decoder.spelling.characters(written.target))
-        ids = self.text_decoder.spelling.characters(written.target)
-        states = self.text_decoder.spelling.spread(written.states, written.target, ids.shape[1])
-        return Transcript(states, ids, (ids != PAD).sum(1))
+        spelled = _spelled(written, self._read_letters(written) if letters is None else letters, written.spans)
+        return spelled._replace(ids=self.text_decoder.spelling.characters(written.target))
 
 
 def _spelled(written: Written, logits: Tensor, spans: Tensor) -> Transcript:

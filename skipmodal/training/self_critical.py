@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from skipmodal import text
 from skipmodal.metrics.captions import CiderD, tokenise
-from skipmodal.models.decoders.text import AttendingDecoder, TextDecoder
+from skipmodal.models.decoders.attending import AttendingDecoder
+from skipmodal.models.decoders.text import TextDecoder
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import ratio
 from skipmodal.tokenizer import Tokenizer

@@ -32,19 +32,18 @@ from tests.models.tiny import (
 
 MIDDLE = {"transformer", "memory"}
 OF_PICTURES = {"vector": {"image", "text_from_image"}}
-OF_PICTURES["tokens"] = OF_PICTURES["states"] = {*OF_PICTURES["vector"], "round_trip"}
+OF_PICTURES["tokens"] = {*OF_PICTURES["vector"], "round_trip"}
 OF_SPEECH = {"vector": {"mel", "linear", "stop", "text_from_speech"}}
 OF_SPEECH["tokens"] = {"mel", "linear", "duration", "prosody", "alignment", "text_from_speech", "guided_attention"}
-OF_SPEECH["states"] = OF_SPEECH["tokens"]
 _BOTH = {"text_from_text", "contrastive", "distance", "adversary", "classifier"}
-OF_BOTH = {"vector": _BOTH, "tokens": _BOTH, "states": {*_BOTH, "letters"}}
+OF_BOTH = {"vector": _BOTH, "tokens": {*_BOTH, "letters"}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7(kind):
     # In training T's batch norm ties all modalities together and every encoder gets a gradient: evaluate.
     model, batch = tiny_model(kind).eval(), tiny_batch()
-    read = {"vector": set(), "tokens": {"text_decoder"}, "states": {"text_decoder", "letter_reader"}}[kind]
+    read = {"vector": set(), "tokens": {"text_decoder", "letter_reader"}}[kind]
     spoken = {"text_encoder", "speech_decoder", *read, *MIDDLE}
     encoders = {"image_encoder", "text_encoder", "speech_encoder"}
     path = {

@@ -15,21 +15,16 @@ from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY
 
 AUDIO = AudioConfig(n_fft=64, win_length=64, hop_length=16, n_mels=8)
-KINDS = ("vector", "tokens", "states")  # states: tokens, with a transformer, and a D_spch that reads its states
-_LOSSES: dict[str, type[LossConfig]] = {"vector": VectorLoss, "tokens": TokensLoss, "states": TokensLoss}
+KINDS = ("vector", "tokens")
+_LOSSES: dict[str, type[LossConfig]] = {"vector": VectorLoss, "tokens": TokensLoss}
 # All losses of a kind that a pass of the model gives.
 WANTED = {kind: {term.name for term in loss().terms()} - {"self_critical", "realism"} for kind, loss in _LOSSES.items()}
-WANTED["tokens"] -= {"letters"}
-_TOKENS = {"frames_per_step": 3, "characters_per_second": 400}
-_CHANGES: dict[str, dict] = {
-    "vector": {}, "tokens": _TOKENS, "states": {**_TOKENS, "text_layers": 2, "text_heads": 2, "speech_reads": "states"}
-}  # fmt: skip
+_CHANGES: dict[str, dict] = {"vector": {}, "tokens": {"frames_per_step": 3, "characters_per_second": 400}}
 
 
 def tiny_model(kind: str = "tokens", words: tuple[str, ...] = (), **changes) -> SkipModal:
     torch.manual_seed(0)
-    settings = {**TINY["tokens" if kind == "states" else kind], **_CHANGES[kind], **changes}
-    config = parse_recipe({"model": settings, "loss": {"letters": 1.0} if kind == "states" else {}}, "tiny").model
+    config = parse_recipe({"model": {**TINY[kind], **_CHANGES[kind], **changes}}, "tiny").model
     return SkipModal(config, AUDIO, ImageConfig(size=16), Tokenizer(words))
 
 
@@ -52,7 +47,7 @@ def tiny_batch(n_a: int = 2, n_b: int = 3) -> Batch:
 
 def losses_of(model: SkipModal, batch: Batch, *wanted: str) -> dict[str, torch.Tensor]:
     """Those named, or all of the kind."""
-    names = set(wanted) or WANTED["states" if model.letter_reader else "tokens" if model.attends else "vector"]
+    names = set(wanted) or WANTED["tokens" if model.attends else "vector"]
     linear = batch.linear(AUDIO) if len(batch.mel) else None
     return compute_losses(model(batch, names), batch, linear, names)
 

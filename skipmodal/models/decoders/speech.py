@@ -25,7 +25,7 @@ class Transcript(NamedTuple):
     states: Tensor  # (B, L, text_decoder): hidden states of D_txt, of a word at each of its characters
     ids: Tensor  # (B, L): the characters
     lengths: Tensor  # (B,)
-    letters: Tensor | None = None  # (B, L, symbols): probabilities of the characters, where they are read from states
+    letters: Tensor  # (B, L, symbols): their probabilities, as they are read from the states
 
 
 @dataclass
@@ -273,9 +273,7 @@ class TimedSpeechDecoder(nn.Module):
             # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
             keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
             states = states * keep
-        letters = transcript.letters
-        spelled = self.embed(transcript.ids) if letters is None else letters @ self.embed.weight
-        read = self.reader(torch.cat([states, spelled], 2), transcript.lengths)
+        read = self.reader(torch.cat([states, transcript.letters @ self.embed.weight], 2), transcript.lengths)
         return read, self.duration(read)[..., 0]
 
     def _decode(self, read: Tensor, durations: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skipmodal.config import TokensModel
 from skipmodal.models.attention import Attention, AttentionMemory, sinusoids
-from skipmodal.models.decoders.text import AttendingDecoder, remember
+from skipmodal.models.decoders.attending import AttendingDecoder, remember
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing
 from skipmodal.models.search import State

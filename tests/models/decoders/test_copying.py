@@ -23,7 +23,7 @@ ZEBRA = kinds.kinds().index(("zebra",))
 @pytest.fixture(scope="module")
 def model() -> SkipModal:
     torch.manual_seed(0)
-    settings = {**TINY_TOKENS, "kinds": 3, "text_layers": 2, "text_heads": 2, "speech_reads": "states"}
+    settings = {**TINY_TOKENS, "kinds": 3, "text_layers": 2}
     config = parse_recipe({"model": settings, "loss": {"letters": 1.0}}, "tiny").model
     model = SkipModal(config, AudioConfig(), ImageConfig(size=16, encoder="efficientnet_lite0"), TOKENIZER).eval()
     classifier = model.image_encoder.kinds.classifier  # type: ignore[union-attr]

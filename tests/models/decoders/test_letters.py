@@ -64,7 +64,7 @@ def test_time_is_that_of_the_sentence_whatever_was_read(read, totals, expected):
 
 @torch.no_grad()
 def test_speech_hangs_on_the_states_alone():
-    model, batch = tiny_model("states", words=WORDS.words).eval(), tiny_batch()
+    model, batch = tiny_model("tokens", words=WORDS.words).eval(), tiny_batch()
     latent = model.encode_image(batch.images)
     written = model.text_decoder(latent, tokens_of(WORDS, "a dog runs", "two dogs sit"))
     logits = model.letter_reader(written.taken, written.spans > 0)
@@ -80,7 +80,7 @@ def test_speech_hangs_on_the_states_alone():
 
 @torch.no_grad()
 def test_every_modality_speaks_with_times_for_its_sentence():
-    model, batch = tiny_model("states", words=WORDS.words).eval(), tiny_batch()
+    model, batch = tiny_model("tokens", words=WORDS.words).eval(), tiny_batch()
     for name, encode in latents(model, batch):
         latent = encode(slice(0, 2))
         speech, sentences = model.generate_speech(latent, 60, 12)
@@ -90,7 +90,7 @@ def test_every_modality_speaks_with_times_for_its_sentence():
 
 
 def test_letters_are_learned_from_every_modality():
-    model, batch = tiny_model("states"), tiny_batch()
+    model, batch = tiny_model("tokens"), tiny_batch()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     first = None
     for _ in range(120):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import VectorModel
@@ -9,6 +10,7 @@ from skipmodal.models.decoders import speech as speech_decoders
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.speech import SpeechDecoder, Transcript
 from skipmodal.models.layers import length_mask
+from skipmodal.text import SYMBOLS
 from tests.models.tiny import AUDIO, latent_of, losses_of, tiny_batch, tiny_model
 
 
@@ -75,9 +77,14 @@ def test_with_history_dropout_a_part_of_the_past_is_zeros_in_training_alone():
     torch.testing.assert_close(seen[1][1:][~hidden], seen[0][1:][~hidden])
 
 
+def transcript_of(ids, lengths):
+    """Of characters that are read without a doubt, with random states."""
+    return Transcript(torch.randn(*ids.shape, 8), ids, lengths, F.one_hot(ids, len(SYMBOLS)).float())
+
+
 def test_with_its_own_durations_it_says_what_it_says_with_given_ones(monkeypatch):
     decoder = tiny_model().eval().speech_decoder
-    transcript = Transcript(torch.randn(2, 9, 8), torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
+    transcript = transcript_of(torch.randint(3, 66, (2, 9)), torch.tensor([9, 6]))
     whole = torch.randint(1, 5, (2, 9)) * length_mask(transcript.lengths, 9)
     monkeypatch.setattr(speech_decoders, "align", lambda *_: whole)
     read, _ = decoder._read(transcript)
@@ -98,7 +105,7 @@ def test_with_its_own_durations_it_says_what_it_says_with_given_ones(monkeypatch
 
 def test_in_training_sound_also_follows_from_the_characters_alone():
     decoder = tiny_model(dropout=0.5).speech_decoder
-    transcript = Transcript(torch.randn(200, 9, 8), torch.randint(3, 66, (1, 9)).expand(200, 9), torch.full((200,), 9))
+    transcript = transcript_of(torch.randint(3, 66, (1, 9)).expand(200, 9), torch.full((200,), 9))
     alone, _ = decoder.eval()._read(transcript._replace(states=torch.zeros(1, 9, 8).expand(200, 9, 8)))
     told, _ = decoder._read(transcript)
     read, _ = decoder.train()._read(transcript)

@@ -5,7 +5,8 @@ import torch
 
 from skipmodal import text
 from skipmodal.config import VectorModel
-from skipmodal.models.decoders.text import SpelledLogits, Spelling, TextDecoder
+from skipmodal.models.decoders.spelling import SpelledLogits, Spelling
+from skipmodal.models.decoders.text import TextDecoder
 from skipmodal.text import BOS, EOS, PAD, SYMBOLS
 from skipmodal.tokenizer import LONGEST, Tokenizer
 from tests.models.tiny import AUDIO, KINDS, characters, latent_of, latents, tiny_batch, tiny_model, tokens_of
@@ -76,7 +77,7 @@ def test_a_decoder_fed_its_own_output_is_teacher_forcing_on_it_from_every_modali
         assert torch.equal(logits.argmax(-1)[valid], ids[valid]), name
 
 
-@pytest.mark.parametrize("kind", ["tokens", "states"])
+@pytest.mark.parametrize("kind", ["tokens"])
 def test_step_by_step_is_teacher_forcing_where_words_are_tokens(kind):
     words = Tokenizer.learn(["a dog runs", "a dog sits"], 5)
     model = tiny_model(kind, words=words.words).eval()
