@@ -19,12 +19,13 @@ from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
 from skipmodal.confidence import Confidence
-from skipmodal.config import KINDS, ModelConfig, Recipe, TokensModel, describe, dump_recipe, parse_yaml, recipe_of
+from skipmodal.config import KINDS, AnyModel, Recipe, TokensModel, describe, dump_recipe, parse_yaml, recipe_of
 from skipmodal.errors import UserError, reason
 from skipmodal.features import kinds
 from skipmodal.files import beside, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
-from skipmodal.models.system import SkipModal
+from skipmodal.models.base import System
+from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 
 FORMAT = 9
@@ -48,7 +49,7 @@ class TrainerState:
 class Checkpoint:
     """A model with everything that synthesis needs to know."""
 
-    model: SkipModal
+    model: System
     recipe: Recipe
     audio: AudioConfig
     image: ImageConfig
@@ -131,7 +132,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
         confidence = Confidence.model_validate(tree["confidence"]) if "confidence" in tree else None
         tokenizer = _read_words(folder / WORDS, recipe.model)
         with torch.device("meta"), _Uninitialised():
-            model = SkipModal(recipe.model, audio, image, tokenizer)
+            model = build(recipe.model, audio, image, tokenizer)
         weights = load_file(folder / WEIGHTS, device=str(device))
         dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         weights = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in weights.items()}
@@ -226,7 +227,7 @@ def read_card(path: Path) -> str:
     return "".join(c for c in text if c.isprintable() or c == "\n")
 
 
-def load_tokenizer(path: Path, model: ModelConfig) -> Tokenizer:
+def load_tokenizer(path: Path, model: AnyModel) -> Tokenizer:
     """The tokenizer of a checkpoint for a model. Raises UserError where it is missing or damaged."""
     words = resolve_checkpoint(path) / WORDS
     try:
@@ -245,7 +246,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _read_prototypes(path: Path, model: SkipModal, device: torch.device) -> Tensor:
+def _read_prototypes(path: Path, model: System, device: torch.device) -> Tensor:
     found = load_file(path, device=str(device))["prototypes"]
     fits = found.dim() == 2 and len(found) and found.shape[1] == model.image_encoder.width
     if not fits or found.dtype != torch.float16 or not found.isfinite().all():
@@ -253,12 +254,12 @@ def _read_prototypes(path: Path, model: SkipModal, device: torch.device) -> Tens
     return found
 
 
-def names_of(model: ModelConfig) -> tuple[str, ...]:
+def names_of(model: AnyModel) -> tuple[str, ...]:
     """The tokenizer's names: what the classifier of the frozen image encoder suggests, where D_txt copies from it."""
     return kinds.names() if isinstance(model, TokensModel) and model.kinds else ()
 
 
-def _read_words(path: Path, model: ModelConfig) -> Tokenizer:
+def _read_words(path: Path, model: AnyModel) -> Tokenizer:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path}: too large for a vocabulary")
     try:

@@ -5,11 +5,13 @@ import os
 import reprlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from skipmodal.errors import UserError, reason
 
@@ -51,10 +53,20 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=1024, description="loader processes; 0 loads in the training process")] = 0
 
 
-class ModelConfig(Section):
-    """Sizes of the network that both kinds have; the defaults are the paper's."""
+class AnyModel(Section):
+    """What the network of every kind has."""
+
+    features: ClassVar[bool] = False  # whether pictures are read as the features that prep cached of them
 
     kind: str
+    words: Annotated[int, Field(ge=0, le=8192)] = Field(
+        default=0, description="frequent words that are written as one token, beside the characters"
+    )
+
+
+class ModelConfig(AnyModel):
+    """Sizes of the network that both kinds of SkipModal have; the defaults are the paper's."""
+
     memory: Literal["attention", "wide", "fc", "none"] = Field(
         default="attention", description="M; wide: values of their own for each head; none and fc are ablations"
     )
@@ -69,9 +81,6 @@ class ModelConfig(Section):
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="width of D_txt")
-    words: Annotated[int, Field(ge=0, le=8192)] = Field(
-        default=0, description="frequent words that D_txt writes as one token, beside the characters"
-    )
     dropout: Dropout = Field(default=0.3, description="in D_txt, and before tokens are made")
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     text_dropout: Dropout = Field(default=0.5, description="in the FC layers before the text encoder's CBHG")
@@ -104,6 +113,8 @@ class VectorModel(ModelConfig):
 class TokensModel(ModelConfig):
     """T, C and M act on every token of an item, and D_txt attends to them."""
 
+    features: ClassVar[bool] = True
+
     kind: Literal["tokens"] = "tokens"
     characters_per_second: Annotated[float, Field(gt=0)] = Field(
         default=17.0, description="of the voice: where attention between text and speech starts from"
@@ -135,8 +146,26 @@ def _term(default: float, equation: str, data: str, selects: bool = True) -> Any
     return Field(default=default, ge=0, description=equation, json_schema_extra={"data": data, "selects": selects})
 
 
-class LossConfig(Section):
-    """The losses and their weights: each is declared here, once, and computed in `training.losses`."""
+class Losses(Section):
+    """The losses of a system and their weights: each is declared here, once, by its name in the logs."""
+
+    def terms(self) -> list[Term]:
+        """What is declared of each loss."""
+        extras = {name: field.json_schema_extra for name, field in type(self).model_fields.items()}
+        equations = {name: field.description or "" for name, field in type(self).model_fields.items()}
+        return [Term(name, equations[name], **extra) for name, extra in extras.items() if isinstance(extra, dict)]  # type: ignore[arg-type]
+
+    def weights(self) -> dict[str, float]:
+        """Name -> weight of the losses that are not left out."""
+        return {term.name: getattr(self, term.name) for term in self.terms() if getattr(self, term.name) > 0}
+
+    def ramp(self, step: int) -> float:
+        """The part of the adversary's weight that is reached at a step."""
+        return 1.0
+
+
+class LossConfig(Losses):
+    """Losses of SkipModal, computed in `training.losses`."""
 
     image: float = _term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
     mel: float = _term(1.0, "(5) |x_spch - D_spch(u_txt)|, mel", "text-speech")
@@ -152,15 +181,8 @@ class LossConfig(Section):
         default=0, description="steps over which alpha grows"
     )
 
-    def terms(self) -> list[Term]:
-        """What is declared of each loss."""
-        extras = {name: field.json_schema_extra for name, field in type(self).model_fields.items()}
-        equations = {name: field.description or "" for name, field in type(self).model_fields.items()}
-        return [Term(name, equations[name], **extra) for name, extra in extras.items() if isinstance(extra, dict)]  # type: ignore[arg-type]
-
-    def weights(self) -> dict[str, float]:
-        """Name -> weight of the losses that are not left out."""
-        return {term.name: getattr(self, term.name) for term in self.terms() if getattr(self, term.name) > 0}
+    def ramp(self, step: int) -> float:
+        return min(1.0, (step + 1) / max(self.adversary_ramp, 1))
 
 
 class VectorLoss(LossConfig):
@@ -223,8 +245,8 @@ class Recipe(Section):
     """A training run. `model.kind` decides which keys `model` and `loss` have: see `recipe_of`."""
 
     data: DataConfig = DataConfig()
-    model: ModelConfig
-    loss: LossConfig
+    model: AnyModel
+    loss: Losses
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
 
@@ -249,15 +271,21 @@ class TokensRecipe(Recipe):
         return self
 
 
-KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}
+KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}  # and those that `recipe_class` met
 
 
-class _AnyModel(Section):
-    kind: Literal["vector", "tokens"]
+def recipe_class(kind: str) -> type[Recipe] | None:
+    """The recipe of a kind of model: one of ours, or a comparator's, which has a file of that name."""
+    if kind not in KINDS and kind in comparators():
+        KINDS[kind] = import_module(f"skipmodal.comparators.{kind}").RECIPE
+    return KINDS.get(kind)
 
 
-class _AnyRecipe(Section):
-    model: _AnyModel  # to say which kinds there are
+@cache
+def comparators() -> tuple[str, ...]:
+    """Kinds of the systems that ours is compared with."""
+    folder = Path(__file__).parent / "comparators"
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
 
 
 def recipe_of(tree: Any) -> Recipe:
@@ -267,9 +295,13 @@ def recipe_of(tree: Any) -> Recipe:
     """
     model = tree.get("model") if isinstance(tree, dict) else None
     kind = model.get("kind", "vector") if isinstance(model, dict) else "vector"
-    if not isinstance(kind, str) or kind not in KINDS:
-        _AnyRecipe.model_validate({"model": {"kind": kind}})
-    return KINDS[kind].model_validate(tree)
+    found = recipe_class(kind) if isinstance(kind, str) else None
+    if found is None:
+        kinds: Any = Literal[("vector", "tokens", *comparators())]
+        of_kind = create_model("_AnyModel", kind=(kinds, ...))
+        create_model("_AnyRecipe", model=(of_kind, ...)).model_validate({"model": {"kind": kind}})
+        raise AssertionError
+    return found.model_validate(tree)
 
 
 def load_recipe(name: str, overrides: list[str] | None = None, model: dict[str, Any] | None = None) -> Recipe:

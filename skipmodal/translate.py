@@ -228,7 +228,7 @@ class Translator:
         """Of each item of speech when the words of its sentence ids (B, L) sound; None where it isn't known."""
         if speech.alignment is None or ids is None:
             return [None] * len(speech.lengths)
-        step = self.model.speech_decoder.r * self.audio.hop_length / self.audio.sample_rate
+        step = self.model.frames_a_step * self.audio.hop_length / self.audio.sample_rate
         return [
             word_times(text.decode(row), weights[:steps], step)
             for row, weights, steps in zip(ids.tolist(), speech.alignment.cpu(), speech.steps.tolist(), strict=True)

@@ -39,7 +39,7 @@ def measure(
     if task == "toy":
         return toy.evaluate_toy(translator, dataset, against, **options)
     if task == "embedding":
-        adversary = checkpoint.recipe.loss.adversary > 0
+        adversary = "adversary" in checkpoint.recipe.loss.weights()
         return embedding.evaluate_embedding(translator, dataset, against, adversary=adversary, **options)
     said = "img2speech" if task == "vocabulary" else task
     report = tasks.evaluate(

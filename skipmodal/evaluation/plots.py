@@ -100,7 +100,7 @@ def _said(
     stop = None if speech.stop is None else speech.stop[0, :steps].sigmoid().cpu().numpy()
     figure = draw_sound(
         {**target, "mel of the output": speech.mel[0, : int(speech.lengths[0])].cpu().numpy()}, audio,
-        sentence=sentence, attention=attention, stop=stop, frames_a_step=translator.model.speech_decoder.r,
+        sentence=sentence, attention=attention, stop=stop, frames_a_step=translator.model.frames_a_step,
         picture=dataset.image(i) if pictured else None,
     )  # fmt: skip
     return figure, sentence

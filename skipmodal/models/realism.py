@@ -1,8 +1,8 @@
 """Whether a spectrogram is a recording's: a critic that D_spch learns to satisfy. Not in the paper.
 
-Of all spectrograms that a text allows, the one with the least absolute error is a blur of them, and sounds muffled. The
-critic's loss is least squares (Mao et al., LSGAN, ICCV 2017); its layers' outputs are compared, too (Larsen et al., ICML
-2016; as in Kong et al., HiFi-GAN, NeurIPS 2020).
+Of all spectrograms that a text allows, the one with the least absolute error is a blur of them, and sounds muffled.
+The critic's loss is least squares (Mao et al., LSGAN, ICCV 2017); its layers' outputs are compared, too (Larsen et al.,
+ICML 2016; as in Kong et al., HiFi-GAN, NeurIPS 2020).
 """
 
 from itertools import pairwise
@@ -14,14 +14,16 @@ from torch.func import functional_call
 
 from skipmodal.models.layers import length_mask, mean
 
-CHANNELS = (2, 16, 32, 64)
+CHANNELS = (3, 16, 32, 64)
+NEAR = 31  # bands around each: what differs from their mean is the voice's harmonics, which a blur lacks
+GAINS = (10.0, 5.0)  # of the difference and of the magnitudes themselves, about as large as the band's place then
 SLOPE = 0.2  # of its leaky ReLUs
 MATCHING = 2.0  # weight of the layers' outputs beside the critic's verdict, as in HiFi-GAN
 
 
 class SpectrogramCritic(nn.Module):
-    """Linear magnitudes, each with the place of its band -> 3 x [Conv2D 3x5 stride 2 -> leaky ReLU] -> a verdict for
-    each patch; used in training only.
+    """Linear magnitudes, how they differ from their neighbours, the place of the band -> 3 x [Conv2D 3x5 stride 2 ->
+    leaky ReLU] -> a verdict for each patch; used in training only.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,8 @@ class SpectrogramCritic(nn.Module):
         that was made.
         """
         bands = torch.linspace(-1, 1, linear.shape[2], device=linear.device).expand_as(linear)
-        found = [torch.stack([linear, bands], 1)]
+        detail = linear - F.avg_pool1d(linear, NEAR, 1, NEAR // 2, count_include_pad=False)
+        found = [torch.stack([GAINS[0] * detail, GAINS[1] * (linear - 0.5), bands], 1)]
         for conv in self.convs:
             found.append(F.leaky_relu(conv(found[-1]), SLOPE))
         return [*found[1:], self.verdict(found[-1])]

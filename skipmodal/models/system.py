@@ -5,21 +5,19 @@ characters and a recording's time; T, C and M then act on every token, M still t
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 
-from skipmodal import text
 from skipmodal.audio import AudioConfig
 from skipmodal.config import ModelConfig, TokensModel, VectorModel
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models import rerank
 from skipmodal.models.adversary import Adversary
-from skipmodal.models.bottleneck import Bottleneck
+from skipmodal.models.base import Outputs, System
+from skipmodal.models.bottleneck import Bottleneck, Memory
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
 from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
@@ -38,34 +36,12 @@ ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
 SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment", "realism"})
 
 
-@dataclass
-class Outputs:
-    """Everything the losses need; None or absent where the batch or the wanted losses lack it."""
-
-    image: Latent | None = None  # of A's pictures
-    text_a: Latent | None = None  # of the first text of each picture
-    text_b: Latent | None = None
-    speech: Latent | None = None  # of B's recordings
-    written: dict[str, list[Written]] = field(default_factory=dict)  # by the name of the loss
-    pictures: Tensor | None = None  # (Na, 3, S, S) from u_txt
-    spoken: Speech | None = None  # from u_txt
-    game: tuple[Tensor, Tensor] | None = None  # L_C and L_T
-    letters: list[Letters] = field(default_factory=list)
-    imitation: Imitation | None = None  # of captions, from the states of their pictures
-
-    @property
-    def pairs(self) -> list[tuple[Latent, Latent]]:
-        """Latents of the same items in two modalities: pictures and texts of A, texts and recordings of B."""
-        both = ((self.image, self.text_a), (self.speech, self.text_b))
-        return [(other, text) for other, text in both if other is not None and text is not None]
-
-
-class SkipModal(nn.Module):
+class SkipModal(System):
     """Translates between image, text and speech through one memory."""
 
     def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.tokenizer, self.d_k = tokenizer, config.d_k
+        super().__init__(config, tokenizer)
+        self.d_k = config.d_k
         self.image_encoder: ImageEncoder | ImageTokenEncoder
         self.text_decoder: TextDecoder | TransformerTextDecoder
         self.speech_decoder: SpeechDecoder | TimedSpeechDecoder
@@ -79,7 +55,6 @@ class SkipModal(nn.Module):
             self.text_decoder = TransformerTextDecoder(config, tokenizer)
             self.letter_reader = LetterReader(config.text_decoder)
             self.speech_decoder = TimedSpeechDecoder(config, audio)
-            self.speech_critic = SpectrogramCritic()
         elif isinstance(config, VectorModel):
             self.image_encoder = ImageEncoder(config)
             self.text_encoder = TextEncoder(config)
@@ -89,6 +64,9 @@ class SkipModal(nn.Module):
         self.bottleneck = Bottleneck(config)
         self.adversary = Adversary(config)
         self.image_decoder = ImageDecoder(config, image.size)
+        if isinstance(config, TokensModel):
+            self.speech_critic = SpectrogramCritic()
+        self.frames_a_step, self.attends = config.frames_per_step, isinstance(config, TokensModel)
 
     def load_published(self) -> None:
         """Gives a frozen image encoder its published weights. Raises UserError where they are not installed."""
@@ -136,11 +114,6 @@ class SkipModal(nn.Module):
         speech.alignment = regroup(speech.alignment, read, written.spans)
         return speech, sentences
 
-    @property
-    def attends(self) -> bool:
-        """Whether D_txt attends to the tokens of a latent."""
-        return isinstance(self.text_decoder, TransformerTextDecoder)
-
     def attention(self, latent: Latent, ids: Tensor) -> Tensor | None:
         """What D_txt attends to while it writes sentences ids (B, L): the mean of its heads (B, L, N)."""
         written = self.text_decoder(latent, self.tokenize(ids))
@@ -155,10 +128,10 @@ class SkipModal(nn.Module):
         """RGB (B, 3, size, size) in [-1, 1]."""
         return self.image_decoder(latent)  # type: ignore[no-any-return]
 
-    def tokenize(self, ids: Tensor) -> Tensor:
-        """Characters (B, L) -> tokens (B, S), both padded; every sentence gets an end."""
-        rows = [torch.tensor(self.tokenizer.encode(text.decode(row))) for row in ids.tolist()]
-        return pad_sequence(rows, batch_first=True, padding_value=PAD).to(ids.device)
+    def addressed(self, *latents: Latent) -> Tensor | None:
+        """How much each item's z draws on each basis vector of M, (heads, B, n_k), if M is a memory."""
+        memory = self.bottleneck.memory
+        return memory.weights(torch.cat([each.mean_z for each in latents])) if isinstance(memory, Memory) else None
 
     def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:
         """One training pass: what the losses named in `wanted` need of the batch, and no more."""

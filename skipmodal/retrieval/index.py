@@ -215,6 +215,8 @@ def _write(
 ) -> IndexMeta:  # fmt: skip
     counts: dict[Modality, int] = dict.fromkeys(ORDER, 0)
     width = translator.model.d_k
+    if width is None:
+        raise UserError(f"a model of kind {translator.model.kind} has no space that all modalities share")
     rows = GrowingArray(folder, "vectors", "<f4", (width,), shard_bytes=None)
     lines = GrowingArray(folder, "lines", "<i8", (), shard_bytes=None)
     total = sum(source.steps(modality) for source in sources for modality in ORDER)

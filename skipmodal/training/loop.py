@@ -23,7 +23,8 @@ from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batc
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError, reason
-from skipmodal.models.system import SkipModal
+from skipmodal.models.base import System
+from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import distributed
 from skipmodal.training.losses import total_loss
@@ -80,7 +81,7 @@ def _train(
     started_from = origin(init, found)
     init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)
     torch.manual_seed(recipe.train.seed)
-    model = SkipModal(recipe.model, audio, image, _tokenizer(recipe, a, b, found or init)).to(device)
+    model = build(recipe.model, audio, image, _tokenizer(recipe, a, b, found or init)).to(device)
     if device.type == "cpu":
         small = sum(p.numel() for p in model.parameters()) < SMALL
         torch.set_num_threads(recipe.train.threads or (1 if small else torch.get_num_threads()))
@@ -106,7 +107,7 @@ def _train(
     processes.check_alike(at.step, device)
     critic = None
     if "self_critical" in recipe.loss.weights():
-        if not recipe.loss.text_from_image:
+        if "text_from_image" not in recipe.loss.weights():
             raise UserError("loss.self_critical: needs loss.text_from_image too, which chooses the best checkpoint")
         critic = SelfCritical((a.texts(i) for i in a.indices("train")), model.tokenizer, recipe.data.max_characters)
     shared = processes.share(TrainingStep(model, audio, recipe.loss, critic), device)
@@ -141,7 +142,7 @@ def _train(
         if found is None and init is None and (recipe.train.only or critic):
             setting = "train.only" if recipe.train.only else "loss.self_critical"
             monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")
-        if recipe.model.kind == "tokens" and image.encoder == "none" and recipe.data.sampling != "text-speech":
+        if recipe.model.features and image.encoder == "none" and recipe.data.sampling != "text-speech":
             monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}
         bad_in_a_row, saved_at = 0, time.monotonic()
@@ -149,7 +150,7 @@ def _train(
             torch.manual_seed(_step_seed(recipe.train.seed, at.step, processes.rank))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.optim.lr * _schedule(recipe.optim, at.step, steps)
-            ramp = min(1.0, (at.step + 1) / max(recipe.loss.adversary_ramp, 1))
+            ramp = recipe.loss.ramp(at.step)
             statistics = [buffer.clone() for buffer in model.buffers()]
             names: list[str] = []
             logged = len(totals.get("loss", []))
@@ -257,7 +258,7 @@ def _same_weights(one: Path, other: Path) -> bool:
 def _sample(
     monitor: Monitor,
     step: int,
-    model: SkipModal,
+    model: System,
     recipe: Recipe,
     a: PreparedDataset,
     b: PreparedDataset,
@@ -270,7 +271,7 @@ def _sample(
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
-    a = PreparedDataset(recipe.data.image_text, features=recipe.model.kind == "tokens")  # one vector comes from pixels
+    a = PreparedDataset(recipe.data.image_text, features=recipe.model.features)
     b = PreparedDataset(recipe.data.text_speech)
     for dataset, kind in ((a, "image-text"), (b, "text-speech")):
         if dataset.meta.kind != kind:
@@ -293,7 +294,7 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
     )
 
 
-def _set_training(model: SkipModal, only: Sequence[str]) -> None:
+def _set_training(model: System, only: Sequence[str]) -> None:
     """Training mode; of parts alone where some are named, the others then stay as they are, norms included.
 
     Raises UserError for a part that the model hasn't.

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import Timing, forward_sum, guided_attention
+from skipmodal.models.base import Outputs
 from skipmodal.models.decoders.letters import letter_loss
 from skipmodal.models.decoders.speech import MAX_LOG_DURATION
 from skipmodal.models.decoders.text import Written
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing, gather_over_processes, length_mask, mean, ratio
-from skipmodal.models.system import Outputs
 from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
@@ -31,7 +31,7 @@ def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None, wanted
 
     `linear` (Nb, T, n_linear) are the post-net's targets; needed where the batch has speech.
     """
-    losses = {}
+    losses = dict(outputs.own)
     for name, compute in _LOSSES.items():  # in one order, as several processes have to sum over each other
         loss = compute(outputs, batch, linear) if name in wanted else None
         if loss is not None:

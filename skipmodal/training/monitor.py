@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 from skipmodal import image, text
 from skipmodal.audio import AudioConfig
 from skipmodal.data.batches import Batch
-from skipmodal.models.bottleneck import Memory
-from skipmodal.models.system import SkipModal
+from skipmodal.modality import Modality
+from skipmodal.models.base import System
+from skipmodal.models.latent import Latent
 from skipmodal.plots import draw_sound, draw_weights
 from skipmodal.progress import say
 from skipmodal.vocoder import griffin_lim
@@ -76,37 +78,64 @@ class Monitor:
             self._writer.flush()
 
     @torch.no_grad()
-    def samples(self, step: int, model: SkipModal, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
+    def samples(self, step: int, model: System, batch: Batch, linear: Tensor, audio: AudioConfig) -> None:
         """Decodes fixed validation items free-running, image to speech included, which no loss trains."""
-        n_a, ids = len(batch.images), batch.ids  # validation has one text a picture
-        references = [text.decode(i) for i in ids.tolist()]
-        from_image = model.encode_image(batch.pictures)
-        from_text = model.encode_text(ids, batch.lengths)
-        from_speech = model.encode_speech(batch.mel, batch.mel_lengths)
+        encoders: dict[Modality, Callable[[], Latent]] = {
+            "image": lambda: model.encode_image(batch.pictures),
+            "text": lambda: model.encode_text(batch.ids, batch.lengths),
+            "speech": lambda: model.encode_speech(batch.mel, batch.mel_lengths),
+        }
+        latents = {modality: encode() for modality, encode in encoders.items() if modality in model.reads}
+        if "text" in model.writes:
+            self._captions(step, model, batch, latents)
+        if "image" in model.writes and "text" in latents and self._writer is not None:
+            drawn = image.to_pixels(model.generate_image(latents["text"]))[: len(batch.images)]
+            pictures = np.concatenate([image.to_pixels(batch.images), drawn], 2)
+            self._writer.add_images("samples/picture_and_text2img", pictures, step, dataformats="NHWC")
+        if "speech" in model.writes:
+            self._speech(step, model, batch, latents, linear, audio)
+        weights = model.addressed(*(latents[each] for each in ("image", "text") if each in latents))
+        if weights is not None and self._writer is not None:
+            figure = draw_weights(_array(weights), "basis vector", "item")
+            self._writer.add_figure("samples/alignment_memory", figure, step)
+
+    def _captions(self, step: int, model: System, batch: Batch, latents: dict[Modality, Latent]) -> None:
+        references = [text.decode(i) for i in batch.ids.tolist()]  # validation has one text a picture
+        n_a, rows = len(batch.images), []
+        of_sources: dict[Modality, list[str]] = {"image": references[:n_a], "speech": references[n_a:]}
+        for source, of_source in of_sources.items():
+            if source not in latents:
+                continue
+            found = model.generate_text(latents[source], SAMPLE_CHARACTERS).ids.tolist()
+            for reference, ids in zip(of_source, found, strict=True):
+                rows.append(f"| {reference} | {text.decode(ids)} |")
+                self.say(f"  {source} -> text: {text.decode(ids)!r} (reference {reference!r})")
+        if self._writer is not None:
+            table = "\n".join(["| reference | decoded |", "|---|---|", *rows])
+            self._writer.add_text("samples/captions", table, step)
+
+    def _speech(
+        self, step: int, model: System, batch: Batch, latents: dict[Modality, Latent], linear: Tensor,
+        audio: AudioConfig,
+    ) -> None:  # fmt: skip
         frames = int(SAMPLE_SECONDS * audio.sample_rate / audio.hop_length)
-        hypotheses = [
-            text.decode(i)
-            for latent in (from_image, from_speech)
-            for i in model.generate_text(latent, SAMPLE_CHARACTERS).ids.tolist()
-        ]
-        for i, (reference, hypothesis) in enumerate(zip(references, hypotheses, strict=True)):
-            self.say(f"  {'image' if i < n_a else 'speech'} -> text: {hypothesis!r} (reference {reference!r})")
-        spoken = [model.generate_speech(latent, frames, SAMPLE_CHARACTERS)[0] for latent in (from_image, from_text)]
-        capped = torch.cat([speech.capped for speech in spoken])
+        sources: dict[str, Modality] = {"img2speech": "image", "text2speech": "text"}
+        spoken = {
+            name: model.generate_speech(latents[source], frames, SAMPLE_CHARACTERS)[0]
+            for name, source in sources.items()
+            if source in latents
+        }
+        capped = torch.cat([speech.capped for speech in spoken.values()])
         self.say(f"  stopped by itself: {int((~capped).sum())} of {len(capped)} utterances")
         if self._writer is None:
             return
-        rows = "\n".join(f"| {r} | {h} |" for r, h in zip(references, hypotheses, strict=True))
-        self._writer.add_text("samples/captions", f"| reference | decoded |\n|---|---|\n{rows}", step)
-        drawn = image.to_pixels(model.generate_image(from_text))[:n_a]
-        pictures = np.concatenate([image.to_pixels(batch.images), drawn], 2)
-        self._writer.add_images("samples/picture_and_text2img", pictures, step, dataformats="NHWC")
-        for name, speech in zip(("img2speech", "text2speech"), spoken, strict=True):
-            wavs = griffin_lim(speech.linear, speech.lengths, audio)
-            for i, wav in enumerate(wavs):
+        for name, speech in spoken.items():
+            for i, wav in enumerate(griffin_lim(speech.linear, speech.lengths, audio)):
                 peak = wav.abs().max().clamp(min=1e-5)
                 self._writer.add_audio(f"samples/{name}_{i}", wav / peak, step, audio.sample_rate)
-        from_b = spoken[1]  # its first items are A's texts
+        if "text2speech" not in spoken:
+            return
+        from_b, n_a = spoken["text2speech"], len(batch.images)  # its first items are A's texts
         length, steps, characters = int(from_b.lengths[n_a]), int(from_b.steps[n_a]), int(batch.lengths[n_a])
         frames_b = int(batch.mel_lengths[0])
         attention = None if from_b.alignment is None else _array(from_b.alignment[n_a, :steps, :characters])
@@ -114,14 +143,10 @@ class Monitor:
         figure = draw_sound(
             {"target mel": _array(batch.mel[0, :frames_b]), "mel, free-running": _array(from_b.mel[n_a, :length]),
              "target linear": _array(linear[0, :frames_b])},
-            audio, sentence=references[n_a], attention=attention, stop=stop,
-            frames_a_step=model.speech_decoder.r,
+            audio, sentence=text.decode(batch.ids[n_a].tolist()), attention=attention, stop=stop,
+            frames_a_step=model.frames_a_step,
         )  # fmt: skip
         self._writer.add_figure("samples/text2speech", figure, step)
-        if isinstance(model.bottleneck.memory, Memory):
-            z = torch.cat([from_image.mean_z, from_text.mean_z])
-            figure = draw_weights(_array(model.bottleneck.memory.weights(z)), "basis vector", "item")
-            self._writer.add_figure("samples/alignment_memory", figure, step)
 
 
 def _summary_writer(run: Path, step: int) -> Any:

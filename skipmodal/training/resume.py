@@ -26,7 +26,7 @@ from skipmodal.checkpoint import (
 from skipmodal.config import Recipe, describe, dump_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
-from skipmodal.models.system import SkipModal
+from skipmodal.models.base import System
 
 MAX_STEPS = 1 << 40
 STARTED_FROM = "\n## Weights it started from\n\n"
@@ -120,7 +120,7 @@ def restore(
     recipe: Recipe,
     audio: AudioConfig,
     image: ImageConfig,
-    model: SkipModal,
+    model: System,
     optimizer: torch.optim.Optimizer,
     scaler: Any,
     device: torch.device,

@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import LossConfig
+from skipmodal.config import Losses
 from skipmodal.data.batches import Batch
+from skipmodal.models.base import System
 from skipmodal.models.decoders.speech import Speech
-from skipmodal.models.system import SkipModal
 from skipmodal.training.losses import compute_losses
 from skipmodal.training.self_critical import SelfCritical
 
@@ -14,7 +14,7 @@ from skipmodal.training.self_critical import SelfCritical
 class TrainingStep(nn.Module):
     """A batch -> its losses by name. DistributedDataParallel wants all that has a gradient inside one forward pass."""
 
-    def __init__(self, model: SkipModal, audio: AudioConfig, loss: LossConfig, critic: SelfCritical | None) -> None:
+    def __init__(self, model: System, audio: AudioConfig, loss: Losses, critic: SelfCritical | None) -> None:
         super().__init__()
         self.model, self.audio, self.critic = model, audio, critic
         self.wanted = frozenset(loss.weights())

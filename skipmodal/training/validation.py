@@ -5,13 +5,13 @@ import torch
 from skipmodal.config import Recipe
 from skipmodal.data.batches import validation_batches
 from skipmodal.data.prepared import PreparedDataset
-from skipmodal.models.system import SkipModal
+from skipmodal.models.base import System
 from skipmodal.training.losses import compute_losses
 
 
 @torch.no_grad()
 def validate(
-    model: SkipModal, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
+    model: System, recipe: Recipe, a: PreparedDataset, b: PreparedDataset, device: torch.device
 ) -> dict[str, float]:
     """Mean teacher-forced losses over the first `eval_items` validation items of each dataset; leaves eval mode on.
 
