@@ -142,7 +142,8 @@ class Term:
     selects: bool  # whether it counts when the best checkpoint is chosen
 
 
-def _term(default: float, equation: str, data: str, selects: bool = True) -> Any:
+def loss_term(default: float, equation: str, data: str, selects: bool = True) -> Any:
+    """A loss in a class of `Losses`, and what `Term` says of it."""
     return Field(default=default, ge=0, description=equation, json_schema_extra={"data": data, "selects": selects})
 
 
@@ -167,16 +168,18 @@ class Losses(Section):
 class LossConfig(Losses):
     """Losses of SkipModal, computed in `training.losses`."""
 
-    image: float = _term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
-    mel: float = _term(1.0, "(5) |x_spch - D_spch(u_txt)|, mel", "text-speech")
-    linear: float = _term(1.0, "(5) the same of the post-net's linear magnitudes", "text-speech")
-    text_from_image: float = _term(1.0, "(6) cross-entropy of D_txt(u_img), a character", "image-text")
-    text_from_speech: float = _term(1.0, "(6) cross-entropy of D_txt(u_spch), a character", "text-speech")
-    text_from_text: float = _term(0.0, "cross-entropy of D_txt(u_txt); not in the paper", "both")
-    contrastive: float = _term(0.0, "InfoNCE of u between the pairs of a batch; not in the paper", "both", False)
-    distance: float = _term(0.0, "squared distance of u between pairs; not in the paper", "both", False)
-    adversary: float = _term(0.1, "(1) L_T, alpha; C itself learns from L_C at its full rate", "both", False)
-    self_critical: float = _term(0.0, "CIDEr-D of captions that the model draws (Rennie et al.)", "image-text", False)
+    image: float = loss_term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
+    mel: float = loss_term(1.0, "(5) |x_spch - D_spch(u_txt)|, mel", "text-speech")
+    linear: float = loss_term(1.0, "(5) the same of the post-net's linear magnitudes", "text-speech")
+    text_from_image: float = loss_term(1.0, "(6) cross-entropy of D_txt(u_img), a character", "image-text")
+    text_from_speech: float = loss_term(1.0, "(6) cross-entropy of D_txt(u_spch), a character", "text-speech")
+    text_from_text: float = loss_term(0.0, "cross-entropy of D_txt(u_txt); not in the paper", "both")
+    contrastive: float = loss_term(0.0, "InfoNCE of u between the pairs of a batch; not in the paper", "both", False)
+    distance: float = loss_term(0.0, "squared distance of u between pairs; not in the paper", "both", False)
+    adversary: float = loss_term(0.1, "(1) L_T, alpha; C itself learns from L_C at its full rate", "both", False)
+    self_critical: float = loss_term(
+        0.0, "CIDEr-D of captions that the model draws (Rennie et al.)", "image-text", False
+    )
     adversary_ramp: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
         default=0, description="steps over which alpha grows"
     )
@@ -188,23 +191,23 @@ class LossConfig(Losses):
 class VectorLoss(LossConfig):
     """Losses of a model of one vector an item."""
 
-    stop: float = _term(1.0, "binary cross-entropy of D_spch's stop output; the paper has none", "text-speech")
+    stop: float = loss_term(1.0, "binary cross-entropy of D_spch's stop output; the paper has none", "text-speech")
 
 
 class TokensLoss(LossConfig):
     """Losses of a model of tokens."""
 
-    guided_attention: float = _term(
+    guided_attention: float = loss_term(
         0.0, "guide of D_txt's attention over speech (Tachibana et al.)", "text-speech", False
     )
-    duration: float = _term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
-    prosody: float = _term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
-    alignment: float = _term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
-    realism: float = _term(
+    duration: float = loss_term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
+    prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
+    alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
+    realism: float = loss_term(
         0.0, "a critic of D_spch's magnitudes (LSGAN), and its layers' outputs; not in the paper", "text-speech", False
     )
-    letters: float = _term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
-    round_trip: float = _term(
+    letters: float = loss_term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
+    round_trip: float = loss_term(
         0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False
     )
 

@@ -92,7 +92,7 @@ class System(nn.Module):
         self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
     ) -> tuple[Speech, Sentences | None]:
         """Speech, and the sentence behind it where the system writes one first."""
-        raise self._refusal("speaks not")
+        raise self._refusal("does not speak")
 
     def generate_image(self, latent: Latent) -> Tensor:
         """RGB (B, 3, size, size) in [-1, 1]."""
