@@ -47,7 +47,7 @@ class DeepSpeech2Recipe(Recipe):
 
 
 class DeepSpeech2(System):
-    """Mel as an image -> 2 x [Conv2D 11x11, stride (2, 2) and (1, 2) -> BN -> ReLU] -> bidirectional GRUs -> letters."""
+    """Mel as an image -> 2 x [Conv2D 11x11 -> BN -> ReLU], a quarter of its bands -> bidirectional GRUs -> letters."""
 
     reads, writes = frozenset({"speech"}), frozenset({"text"})
 
