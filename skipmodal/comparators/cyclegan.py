@@ -1,0 +1,209 @@
+"""CycleGAN between unpaired pictures of A and recordings of B (Zhu et al., ICCV 2017; table 1).
+
+The generators are made of our encoders and decoders: E_img and D_spch one way, E_spch and D_img the other. Text is not
+used. The identity loss, which asks a generator to leave its own target alone, cannot be asked across modalities: here
+each modality has to come back through its own encoder and decoder. What a picture sounds like has the length of the
+recording beside it, since nothing says how long it should be.
+"""
+
+from collections.abc import Collection
+from itertools import pairwise
+from typing import Annotated, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from skipmodal.audio import AudioConfig
+from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, VectorModel, loss_term
+from skipmodal.data.batches import Batch
+from skipmodal.image import ImageConfig
+from skipmodal.models.base import Outputs, System
+from skipmodal.models.decoders.image import ImageDecoder
+from skipmodal.models.decoders.speech import Speech, SpeechDecoder
+from skipmodal.models.encoders.image import ImageEncoder
+from skipmodal.models.encoders.speech import SpeechEncoder
+from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.layers import length_mask, mean
+from skipmodal.models.search import Sentences
+from skipmodal.tokenizer import Tokenizer
+
+POOL = 50  # made pictures and sounds that the critics are shown again (Shrivastava et al., CVPR 2017)
+WINDOW = 64  # frames of a recording that its critic sees
+
+
+class CycleGANModel(AnyModel):
+    """Its sizes, by the names that they have in ours; the defaults are the paper's."""
+
+    kind: Literal["cyclegan"] = "cyclegan"
+    d_k: Size = Field(default=256, description="width of what the decoders get")
+    embedding: Size = 512
+    image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
+    speech_channels: tuple[Size, Size] = (32, 64)
+    speech_gru: Size = 256
+    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
+    prenet_dropout: Dropout = 0.5
+    history_dropout: Dropout = 0.0
+    speech_decoder: Size = 256
+    speech_dropout: Dropout = 0.3
+    frames_per_step: Size = 5
+    postnet_channels: Size = 128
+    postnet_banks: Size = 8
+    critics: Size = Field(default=32, description="channels of the critics' first layer")
+
+
+class CycleGANLoss(Losses):
+    """Its losses; the critics' own have no weight."""
+
+    adversary_image: float = loss_term(1.0, "least squares: D_img(e_spch) passes for a picture", "both", False)
+    adversary_speech: float = loss_term(1.0, "least squares: D_spch(e_img) passes for a recording", "both", False)
+    cycle_image: float = loss_term(10.0, "a picture, spoken and drawn again", "both")
+    cycle_speech: float = loss_term(10.0, "a recording, drawn and spoken again, mel", "both")
+    image: float = loss_term(5.0, "identity: a picture through its own encoder and decoder", "image-text")
+    mel: float = loss_term(5.0, "identity: a recording through its own encoder and decoder", "text-speech")
+    linear: float = loss_term(5.0, "the same of the post-net's linear magnitudes", "text-speech")
+    stop: float = loss_term(1.0, "binary cross-entropy of D_spch's stop output", "text-speech")
+
+
+class CycleGANRecipe(Recipe):
+    """A training of it."""
+
+    model: CycleGANModel = CycleGANModel()
+    loss: CycleGANLoss = CycleGANLoss()
+
+
+class CycleGAN(System):
+    """Pictures and speech, each from the other."""
+
+    reads, writes = frozenset({"image", "speech"}), frozenset({"image", "speech"})
+
+    def __init__(self, config: CycleGANModel, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(config, tokenizer)
+        sizes = cast(VectorModel, config)  # it has all that these parts ask for
+        self.frames_a_step = config.frames_per_step
+        self.image_encoder, self.image_decoder = ImageEncoder(sizes), ImageDecoder(sizes, image.size)
+        self.speech_encoder, self.speech_decoder = SpeechEncoder(sizes, audio.n_mels), SpeechDecoder(sizes, audio)
+        self.from_image, self.from_speech = (nn.Linear(config.embedding, config.d_k) for _ in range(2))
+        self.image_critic, self.speech_critic = Critic(3, config.critics), Critic(1, config.critics)  # type: ignore[assignment]
+        self.image_pool, self.speech_pool = Pool(3, image.size, image.size), Pool(1, WINDOW, audio.n_mels)
+
+    def encode_image(self, pictures: Tensor) -> Latent:
+        """Pixels (B, 3, S, S) in [-1, 1]."""
+        return _latent(self.image_encoder(pictures), self.from_image)
+
+    def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
+        """mel (B, frames, n_mels), lengths (B,)."""
+        return _latent(self.speech_encoder(mel, lengths), self.from_speech)
+
+    def generate_image(self, latent: Latent) -> Tensor:
+        """RGB (B, 3, size, size) in [-1, 1]."""
+        return self.image_decoder(latent)  # type: ignore[no-any-return]
+
+    def generate_speech(
+        self, latent: Latent, max_frames: int, max_length: int, beam: int = 1
+    ) -> tuple[Speech, Sentences | None]:
+        """Speech; there is no sentence behind it."""
+        return self.speech_decoder.generate(latent, max_frames), None
+
+    def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:
+        outputs, made = Outputs(), {}
+        wanted = set(wanted)
+        if len(batch.images):
+            outputs.image = self.encode_image(batch.pictures)
+            if "image" in wanted:
+                outputs.pictures = self.image_decoder(outputs.image)
+        if len(batch.mel):
+            outputs.speech = self.encode_speech(batch.mel, batch.mel_lengths)
+            if wanted & {"mel", "linear", "stop"}:
+                outputs.spoken = self.speech_decoder(outputs.speech, batch.mel, batch.mel_lengths, batch.linear_part)
+        if outputs.image is None or outputs.speech is None:
+            return outputs  # `alternate`: no pair of modalities to translate between
+        if wanted & {"adversary_image", "cycle_speech"}:
+            drawn = self.image_decoder(outputs.speech)
+            if "cycle_speech" in wanted:
+                again = self.speech_decoder(self.encode_image(drawn), batch.mel, batch.mel_lengths, batch.linear_part)
+                valid = length_mask(batch.mel_lengths, batch.mel.shape[1])
+                outputs.own["cycle_speech"] = mean((again.mel - batch.mel).abs()[valid])
+            made["image"] = (self.image_critic, self.image_pool, drawn, batch.images)
+        if wanted & {"adversary_speech", "cycle_image"}:
+            lengths = batch.mel_lengths[torch.arange(len(batch.images), device=batch.mel.device) % len(batch.mel)]
+            said = self._speak(outputs.image, lengths)
+            if "cycle_image" in wanted:
+                drawn = self.image_decoder(self.encode_speech(said, lengths))
+                outputs.own["cycle_image"] = mean((drawn - batch.images).abs())
+            windows = _windows(said, lengths), _windows(batch.mel, batch.mel_lengths)
+            made["speech"] = (self.speech_critic, self.speech_pool, *windows)  # type: ignore[assignment]
+        for name, (critic, pool, fake, real) in made.items():
+            if f"adversary_{name}" in wanted:
+                shown = pool(fake.detach()) if self.training else fake.detach()
+                outputs.own[f"{name}_critic"] = mean((critic(real) - 1).square()) + mean(critic(shown).square())
+                frozen = {key: value.detach() for key, value in critic.named_parameters()}
+                fooled = functional_call(critic, frozen, (fake,))
+                outputs.own[f"adversary_{name}"] = mean((fooled - 1).square())
+        return outputs
+
+    def _speak(self, latent: Latent, lengths: Tensor) -> Tensor:
+        """Free-running with gradients: mel (B, T, n_mels) of `lengths` (B,) frames, zeros after them."""
+        decoder, u = self.speech_decoder, latent.mean
+        gru, lstm = decoder._initial_state(u)
+        frame, parts = u.new_zeros(len(u), 1, decoder.n_mels), []
+        for _ in range(-(-int(lengths.max()) // decoder.r)):
+            mel, _, gru, lstm = decoder._steps(frame, u, gru, lstm)
+            parts.append(mel)
+            frame = mel[:, -1:]
+        mel = torch.cat(parts, 1)[:, : int(lengths.max())]
+        return mel * length_mask(lengths, mel.shape[1])[:, :, None]
+
+
+class Critic(nn.Sequential):
+    """3 x [Conv2D 4x4 stride 2 -> instance norm -> leaky ReLU] -> a verdict for each patch (PatchGAN)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        layers: list[nn.Module] = []
+        for a, b in pairwise((channels, width, 2 * width, 4 * width)):
+            norm = [nn.InstanceNorm2d(b)] if layers else []
+            layers += [nn.Conv2d(a, b, 4, 2, 1), *norm, nn.LeakyReLU(0.2)]
+        super().__init__(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
+
+
+class Pool(nn.Module):
+    """Gives what was made back as it is, or half of the time something that was made before in its place."""
+
+    items: Tensor
+    filled: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.register_buffer("items", torch.zeros(POOL, *shape))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+
+    def forward(self, made: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        shown = made.clone()
+        for row, item in enumerate(made):
+            if self.filled < POOL:
+                self.items[self.filled] = item
+                self.filled += 1
+            elif torch.rand(()) < 0.5:
+                place = int(torch.randint(POOL, ()))
+                shown[row], self.items[place] = self.items[place].clone(), item
+        return shown
+
+
+def _latent(encoded: Encoded, project: nn.Linear) -> Latent:
+    u = project(encoded.e)
+    return Latent(u, u, encoded.lengths)
+
+
+def _windows(mel: Tensor, lengths: Tensor) -> Tensor:
+    """A random part of WINDOW frames of each mel (B, T, n_mels), lengths (B,) -> (B, 1, WINDOW, n_mels)."""
+    mel = F.pad(mel * length_mask(lengths, mel.shape[1])[:, :, None], (0, 0, 0, WINDOW))
+    room = (lengths - WINDOW).clamp(min=0) + 1
+    first = (torch.rand(len(mel), device=mel.device) * room).long()
+    index = first[:, None] + torch.arange(WINDOW, device=mel.device)
+    return mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2]))[:, None]
+
+
+RECIPE, SYSTEM = CycleGANRecipe, CycleGAN

@@ -1,0 +1,95 @@
+"""CycleGAN: every loss reaches the side that it is for, cycles are learned, the pool gives back what was made before."""
+
+import pytest
+import torch
+
+from skipmodal.comparators.cyclegan import POOL, Pool, _windows
+from skipmodal.config import parse_recipe
+from skipmodal.errors import UserError
+from skipmodal.image import ImageConfig
+from skipmodal.systems import build
+from skipmodal.tokenizer import Tokenizer
+from skipmodal.training.losses import compute_losses
+from tests.comparators.learning import learn
+from tests.models.tiny import AUDIO, tiny_batch
+
+SIZES = {
+    "d_k": 32, "embedding": 32, "image_channels": [8, 8, 16], "speech_channels": [4, 8], "speech_gru": 32,
+    "prenet": [16, 16], "prenet_dropout": 0.0, "speech_decoder": 32, "speech_dropout": 0.0, "frames_per_step": 3,
+    "postnet_channels": 8, "postnet_banks": 2, "critics": 4,
+}  # fmt: skip
+MAKERS = {"image_encoder", "speech_encoder", "from_image", "from_speech"}
+
+
+def losses():
+    torch.manual_seed(0)
+    recipe = parse_recipe({"model": {"kind": "cyclegan", **SIZES}}, "cyclegan")
+    system, batch = build(recipe.model, AUDIO, ImageConfig(size=16), Tokenizer()), tiny_batch(3, 2)
+    return system, compute_losses(
+        system(batch, recipe.loss.weights()), batch, batch.linear(AUDIO), recipe.loss.weights()
+    )
+
+
+def test_each_loss_reaches_the_side_that_it_is_for():
+    system, found = losses()
+    both = {"image_encoder", "image_decoder", "from_image", "speech_encoder", "speech_decoder", "from_speech"}
+    image, speech = {"image_encoder", "from_image"}, {"speech_encoder", "from_speech"}
+    expected = {
+        "image": image | {"image_decoder"},
+        **dict.fromkeys(("mel", "linear", "stop"), speech | {"speech_decoder"}),
+        "cycle_image": both, "cycle_speech": both,
+        "adversary_image": speech | {"image_decoder"}, "adversary_speech": image | {"speech_decoder"},
+        "image_critic": {"image_critic"}, "speech_critic": {"speech_critic"},
+    }  # fmt: skip
+    assert set(found) == set(expected)
+    for name, loss in found.items():
+        system.zero_grad()
+        loss.backward(retain_graph=True)
+        reached = {
+            part for part, block in system.named_children()
+            if any(p.grad is not None and p.grad.abs().max() > 0 for p in block.parameters())
+        }  # fmt: skip
+        assert reached == expected[name], name
+
+
+def test_it_learns_its_cycles_by_heart():
+    batch = tiny_batch(2, 2)
+    system, first, last = learn("cyclegan", 150, batch, lr=0.005, **SIZES)
+    assert last < 0.6 * first
+    with torch.no_grad():
+        drawn = system.generate_image(system.encode_speech(batch.mel, batch.mel_lengths))
+        again = system.speech_decoder(system.encode_image(drawn), batch.mel, batch.mel_lengths).mel
+        other = system.speech_decoder(system.encode_image(drawn.flip(0)), batch.mel, batch.mel_lengths).mel
+        valid = torch.arange(batch.mel.shape[1]) < batch.mel_lengths[:, None]
+        # The picture of a recording tells which recording it was.
+        assert (again - batch.mel)[valid].abs().mean() < 0.8 * (other - batch.mel)[valid].abs().mean()
+        speech, sentences = system.generate_speech(system.encode_image(batch.images), 30, 10)
+        assert sentences is None and speech.linear.shape[2] == AUDIO.n_linear
+
+
+def test_it_reads_and_writes_no_text():
+    system, _ = losses()
+    with pytest.raises(UserError, match="a model of kind cyclegan reads no text"):
+        system.encode_text(torch.ones(1, 2).long(), torch.tensor([2]))
+    with pytest.raises(UserError, match="a model of kind cyclegan writes no text"):
+        system.generate_text(None, 10)
+
+
+def test_the_pool_gives_back_what_was_made_before():
+    torch.manual_seed(0)
+    pool = Pool(1)
+    first = torch.arange(float(POOL))[:, None]
+    assert torch.equal(pool(first), first)  # it is filled
+    shown = pool(100 + first)
+    old = shown[:, 0] < 100
+    assert 10 < old.sum() < 40
+    assert torch.equal(shown[~old], (100 + first)[~old])
+    assert int((pool.items >= 100).sum()) > 5  # and takes what is new in its place
+
+
+def test_windows_lie_within_the_recording():
+    mel = torch.ones(20, 100, 3)
+    lengths = torch.tensor([100, 70, 64, 10] * 5)
+    windows = _windows(mel, lengths)
+    assert windows.shape == (20, 1, 64, 3)
+    assert windows[:, 0, :, 0].sum(1).tolist() == [64, 64, 64, 10] * 5
