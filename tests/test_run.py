@@ -15,6 +15,7 @@ case "$1 $2" in
 "prep image-text" | "prep text-speech") mkdir -p "$4" && touch "$4/dataset.yaml" ;;
 train*) while [ "$1" != --run ]; do shift; done; mkdir -p "$2/latest" ;;
 export*) mkdir "$3" ;;
+average*) mkdir "$5" ;;
 esac
 """
 
@@ -43,14 +44,16 @@ def test_every_stage_in_order_and_its_time(run):
     status, calls, err = run("no command", "train.max_steps=3")
     assert status == 0, err
     words = [line.split() for line in calls]
-    assert [line[0] for line in words] == ["prep", "prep", "train", "train", "train", "calibrate", "export"]
-    assert [line[1] for line in words[2:5]] == ["base", "base_self_critical", "base_speech"]
-    assert all("train.max_steps=3" in line for line in words[2:5])
-    assert "--init" not in words[2] and "--resume" in words[2]
-    for line, start in zip(words[3:5], ("base", "critical"), strict=True):
-        assert line[line.index("--init") + 1].endswith(f"{start}/latest") and "--resume" not in line
+    assert [line[0] for line in words] == ["prep", "prep", "train", "train", "average", "train", "calibrate", "export"]
+    trained = [line for line in words if line[0] == "train"]
+    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech"]
+    assert all("train.max_steps=3" in line for line in trained)
+    assert "--init" not in trained[0] and "--resume" in trained[0]
+    for line, start in zip(trained[1:], ("base/latest", "averaged"), strict=True):
+        assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
+    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[4][1:3]] == ["base/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]
-    assert stages == ["photos", "recordings", "base", "captions", "voice", "confidence", "export"]
+    assert stages == ["photos", "recordings", "base", "captions", "average", "voice", "confidence", "export"]
 
 
 def test_it_goes_on_where_it_was_stopped(run):
@@ -58,7 +61,7 @@ def test_it_goes_on_where_it_was_stopped(run):
     assert status == 3 and calls[-1].startswith("train base_self_critical")
     status, calls, _ = run()
     assert status == 0
-    assert [line.split()[1] for line in calls[:3]] == ["base", "base_self_critical", "base_speech"]  # no prep
+    assert [line.split()[0] for line in calls[:4]] == ["train", "train", "average", "train"]  # no prep
     assert "--resume auto" in calls[0] and "--init" in calls[1]
     status, calls, _ = run()
     assert status == 0 and all("--resume auto" in line for line in calls[:3])

@@ -23,10 +23,10 @@ stage() { # NAME COMMAND ...: how long it took is kept, also of a run that was s
 prepared() { # DATASET COMMAND ...
     [ -f "$1/dataset.yaml" ] || { shift; "$@"; }
 }
-train() { # RECIPE RUN FROM [OPTION ...]: FROM is the run whose weights a new one starts from, or none
+train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a new run starts from, or none
     recipe=$1 run=$2 from=$3
     shift 3
-    if [ "$from" = none ] || [ -d "$run/latest" ]; then set -- --resume auto "$@"; else set -- --init "$from/latest" "$@"; fi
+    if [ "$from" = none ] || [ -d "$run/latest" ]; then set -- --resume auto "$@"; else set -- --init "$from" "$@"; fi
     set -- skipmodal train "$recipe" "$@" "data.image_text=$runs/flickr8k" "data.text_speech=$runs/speech" --run "$run"
     if [ "$processes" -gt 1 ]; then
         torchrun --standalone --nproc-per-node "$processes" -m -- "$@"
@@ -38,8 +38,9 @@ stage photos prepared "$runs/flickr8k" skipmodal prep image-text "$photos" "$run
     --encoder efficientnet_lite2 --licence "Flickr8k: research and education only"
 stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --max-chars 100
 stage base train base "$runs/base" none "$@"
-stage captions train base_self_critical "$runs/critical" "$runs/base" "$@"
-stage voice train base_speech "$runs/voice" "$runs/critical" "$@"
+stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@"
+[ -d "$runs/averaged" ] || stage average skipmodal average "$runs/base/latest" "$runs/critical/latest" -o "$runs/averaged"
+stage voice train base_speech "$runs/voice" "$runs/averaged" "$@"
 stage confidence skipmodal calibrate "$runs/voice/latest" --data "$runs/flickr8k"
 rm -rf "$runs/exported"
 stage export skipmodal export "$runs/voice/latest" "$runs/exported"

@@ -104,3 +104,17 @@ def export(
         raise UserError(f"--card {card}: no such file")
     export_checkpoint(checkpoint, out, read_card(card) if card else None)
     typer.echo(f"wrote {out}", err=True)
+
+
+def average(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Two or more checkpoints of one model.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
+) -> None:
+    """Write a checkpoint with the mean of the weights of several, of which the last gives the card.
+
+    Example: skipmodal average runs/base runs/critical -o runs/averaged
+    """
+    from skipmodal.average import average_checkpoints
+
+    average_checkpoints(checkpoints, out)
+    typer.echo(f"wrote {out}", err=True)
