@@ -119,7 +119,6 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
                     folder / f"{_slug(system.name)}-s{seed}", sweep.cpus, sweep.gpus,
                 )
             )  # fmt: skip
-    runs.sort(key=lambda run: sweep.seeds.index(run.seed))  # a sweep that is stopped has every system, if not every seed
     columns = [measure.column(figure) for measure in sweep.evaluate for figure in measure.figures]
     problems += [f"seed {seed}: given twice" for seed in _twice([str(seed) for seed in sweep.seeds])]
     problems += [f"systems: {name!r} is given twice" for name in _twice([system.name for system in sweep.systems])]
