@@ -38,7 +38,7 @@ class PolicyLearningModel(DeepSpeech2Model):
 class PolicyLearningLoss(DeepSpeech2Loss):
     """Its losses."""
 
-    policy: float = loss_term(0.01, "expected error rate of sampled transcripts", "text-speech", False)
+    policy: float = loss_term(0.05, "expected error rate of sampled transcripts", "text-speech", False)
 
 
 class PolicyLearningRecipe(Recipe):
