@@ -69,6 +69,13 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(name):
         assert changes(recipe)
 
 
+def test_fine_tuning_on_librispeech_has_the_losses_of_speech_to_text_alone():
+    recipe = load_recipe("librispeech_finetune")
+    assert recipe.loss.weights().keys() == {"text_from_speech", "guided_attention"}
+    assert recipe.model == load_recipe("base").model
+    assert recipe.data.sampling == "text-speech" and recipe.train.only == ("speech_encoder", "text_decoder")
+
+
 def test_the_papers_ablations_differ_in_one_key():
     expected = {
         "no_memory": {"model.memory": "none"}, "memory_to_fc": {"model.memory": "fc"},

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Turn a source into a prepared data
 
 Source = Annotated[Path, typer.Argument(help="A public layout, or a .csv, .tsv or .jsonl manifest.")]
 Out = Annotated[Path, typer.Argument(help="The prepared dataset, a new folder.")]
-Layout = Annotated[str, typer.Option(help="auto, flickr8k, coco, ljspeech or manifest.")]
+Layout = Annotated[str, typer.Option(help="auto, flickr8k, coco, ljspeech, librispeech or manifest.")]
 Licence = Annotated[str, typer.Option(help="Licence of the data, for model cards.")]
 Val = Annotated[float, typer.Option(help="Validation fraction, where the source names no split.")]
 Test = Annotated[float, typer.Option(help="Test fraction, where the source names no split.")]
@@ -96,7 +96,7 @@ def text_speech(
     dry_run: DryRun = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Recordings with transcripts: LJSpeech, or a manifest; or sentences to be spoken.
+    """Recordings with transcripts: LJSpeech, LibriSpeech, or a manifest; or sentences to be spoken.
 
     A manifest has columns audio and text, optionally id and split. Sentences to be spoken need no audio; two columns
     without names are id and text. Killed, it resumes by the same command.

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from skipmodal.data import sources
+from skipmodal.data.prepare import prepare_text_speech
 from skipmodal.data.sources import BadRow, Medium, Row, detect, inside, load, safe_id
 from skipmodal.errors import UserError
 
@@ -152,6 +155,74 @@ def test_ljspeech(tmp_path: Path) -> None:
         (5, "malformed line"), (6, "malformed line"), (7, "unsafe path"), (8, "undecodable line"),
         (9, "unsafe path"),
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- LibriSpeech
+
+
+def librispeech(folder: Path) -> Path:
+    """Three splits, of which train has two chapters."""
+    for chapter, texts in (
+        ("train-clean-100/19/198", ("NORTHANGER ABBEY", "IT'S THE AUTHOR'S")),
+        ("train-clean-100/26/495", ("A DOG",)),
+        ("dev-other/84/121", ("A CAT",)),
+        ("test-clean/61/70", ("A COW",)),
+    ):
+        *_, speaker, number = chapter.split("/")
+        place = folder / "LibriSpeech" / chapter
+        place.mkdir(parents=True)
+        lines = [f"{speaker}-{number}-{i:04d} {text}\n" for i, text in enumerate(texts)]
+        table(place, "".join(lines), f"{speaker}-{number}.trans.txt")
+        for i in range(len(texts)):
+            tone = np.sin(np.arange(8000) / 20) * 0.3
+            soundfile.write(place / f"{speaker}-{number}-{i:04d}.flac", tone, 16000)
+    (folder / "LibriSpeech" / "SPEAKERS.TXT").write_text("; ID")
+    return folder / "LibriSpeech"
+
+
+def test_librispeech(tmp_path: Path) -> None:
+    root = librispeech(tmp_path)
+    rows, bad = read(tmp_path, "audio")
+    assert [(row.id, row.split, row.texts[0]) for row in rows] == [
+        ("84-121-0000", "val", "a cat"), ("61-70-0000", "test", "a cow"),
+        ("19-198-0000", "train", "northanger abbey"), ("19-198-0001", "train", "it's the author's"),
+        ("26-495-0000", "train", "a dog"),
+    ]  # fmt: skip
+    assert all(row.media and row.media.is_file() for row in rows)
+    assert rows[3].where == f"{root}/train-clean-100/19/198/19-198.trans.txt:2"
+    assert not bad
+    assert detect(tmp_path) == detect(root) == "librispeech"
+    assert [row.id for row in read(root, "audio")[0]] == [row.id for row in rows]
+
+
+def test_bad_rows_of_librispeech(tmp_path: Path) -> None:
+    root = librispeech(tmp_path)
+    chapter = root / "train-clean-100/19/198"
+    (root / "dev-other/84/121/84-121.trans.txt").unlink()
+    lines = b"19-198-0000 A\n19-198-0002 NOT THERE\n19-198-0003\n\n../x B\n19-198-0004 \xff\n19-198-0000 AGAIN\n C\n"
+    table(chapter, lines, "19-198.trans.txt")
+    rows, bad = read(tmp_path, "audio")
+    assert [row.id for row in rows][1:-1] == ["19-198-0000", "19-198-0002", "19-198-0000"]
+    where = f"{chapter}/19-198.trans.txt"
+    assert [(row.where, row.reason) for row in bad] == [
+        (f"{root}/dev-other/84/121/84-121.trans.txt", "no transcripts"), (f"{where}:3", "malformed line"),
+        (f"{where}:5", "unsafe path"), (f"{where}:6", "undecodable line"), (f"{where}:8", "unsafe path"),
+        (f"{where}: 19-198-0001.flac", "no transcript"),
+    ]  # fmt: skip
+    report = prepare_text_speech(tmp_path, tmp_path / "out", jobs=1, device="cpu")
+    assert dict(report.kept) == {"train": 2, "test": 1}
+    assert dict(report.dropped) == {
+        "no transcripts": 1, "malformed line": 1, "unsafe path": 2, "undecodable line": 1, "no transcript": 1,
+        "missing file": 1, "duplicate id": 1,
+    }  # fmt: skip
+
+
+def test_librispeech_without_splits_or_chapters(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no folder train-\*, dev-\* or test-\*; give the folder that has"):
+        read(tmp_path, "audio", "librispeech")
+    (tmp_path / "test-clean").mkdir()
+    with pytest.raises(UserError, match="test-clean: no SPEAKER/CHAPTER folders with recordings"):
+        read(tmp_path, "audio", "librispeech")
 
 
 # ---------------------------------------------------------------- manifests

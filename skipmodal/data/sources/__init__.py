@@ -50,6 +50,7 @@ LAYOUTS: dict[str, tuple[tuple[Medium, ...], str]] = {
     "flickr8k": (("image",), "a folder with Flickr8k.token.txt and Flicker8k_Dataset/"),
     "coco": (("image",), "captions_*.json, or a folder with annotations/ and the picture folders"),
     "ljspeech": (("audio",), "a folder with metadata.csv and wavs/"),
+    "librispeech": (("audio",), "a folder with train-*, dev-* or test-*, each SPEAKER/CHAPTER/*.flac and *.trans.txt"),
     "manifest": (
         ("image", "audio", "sentence"),
         "a .csv, .tsv or .jsonl with `text` and `image` or `audio`, or with `text` alone, to be spoken",
