@@ -30,7 +30,7 @@ def test_shipped_sweeps_are_sound(name):
         "w/o M",
         "M -> FC",
         "w/o T",
-        "w/o L_adv",
+        "with L_adv",
         "alternate",
     ]
     kinds = set()
