@@ -28,13 +28,17 @@ def commands() -> str:
 
 def settings() -> str:
     """Every setting of a recipe with its default and what it is, from the recipe's own types."""
-    from skipmodal.config import KINDS, dump_recipe
+    from skipmodal.config import comparators, dump_recipe, recipe_class
 
     lines = []
-    for kind, recipe in KINDS.items():
+    for kind in ("vector", "tokens", *comparators()):
+        recipe = recipe_class(kind)
+        assert recipe is not None
         lines += [f"## `model.kind: {kind}`", ""]
         values = dump_recipe(recipe())
         for section, field in recipe.model_fields.items():
+            if kind in comparators() and section not in ("model", "loss"):
+                continue  # as above
             lines += [f"### {section} ({kind})", "", "| setting | default | what it is |", "|---|---|---|"]
             for name, each in field.annotation.model_fields.items():  # type: ignore[union-attr]
                 about = (each.description or "").replace("|", "\\|")
