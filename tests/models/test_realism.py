@@ -3,7 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from skipmodal.config import TokensLoss
 from skipmodal.models.realism import SpectrogramCritic
+from skipmodal.training.step import TrainingStep
+from tests.models.tiny import AUDIO, reached, tiny_batch, tiny_model
 
 
 def _spectrograms(items=8, frames=24, bands=65):
@@ -63,3 +66,13 @@ def test_it_learns_to_tell_a_blur_which_then_learns_to_be_none():
         critic.game(made, recorded, lengths)[1].backward()
         learner.step()
     assert made.std(2).mean().item() > 1.3 * before
+
+
+def test_in_training_it_judges_what_d_spch_makes_of_b_s_texts():
+    model, batch = tiny_model().eval(), tiny_batch()
+    loss = TokensLoss(**dict.fromkeys(TokensLoss().weights(), 0.0), realism=1.0)
+    losses = TrainingStep(model, AUDIO, loss, None)(batch)
+    assert set(losses) == {"realism", "critic"}
+    assert reached(model, losses["critic"]) == {"speech_critic"}
+    assert "speech_decoder" in reached(model, losses["realism"])
+    assert "speech_critic" not in reached(model, losses["realism"])

@@ -78,7 +78,9 @@ def start(chosen, run, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(dump_recipe(chosen)))
     command = [sys.executable, "-m", "skipmodal", "train", str(path), "--run", str(run), "--resume", "auto"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A session of its own, whose processes can be signalled together, as a terminal or a scheduler does.
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
 def wait_for(condition, process, seconds=90):
@@ -118,6 +120,19 @@ def test_an_interrupt_saves_and_exits_130(recipe, tmp_path):
     assert process.returncode == 130
     assert "--resume auto" in err
     assert "Traceback" not in err
+    assert load_trainer(run / "latest").numbers["step"] >= 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_its_loaders_too_saves_all_the_same(recipe, tmp_path, number):
+    run = tmp_path / "run"
+    chosen = recipe(data={"workers": 2}, train={"max_steps": 100_000, "eval_every": 3, "checkpoint_minutes": 60})
+    process = start(chosen, run, tmp_path)
+    wait_for((run / "best").exists, process)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "--resume auto" in err and "Traceback" not in err
     assert load_trainer(run / "latest").numbers["step"] >= 3
 
 
