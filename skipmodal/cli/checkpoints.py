@@ -46,11 +46,11 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     data: Annotated[Path, typer.Option(help="The prepared image-text dataset whose train split it was trained on.")],
     split: Annotated[Literal["val", "test"], typer.Option(help="The split to fit on.")] = "val",
-    limit: Annotated[int | None, typer.Option(min=40, help="The first items only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=40, help="Use only the first items.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File for the reliability plot, a PNG.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Fit how sure a checkpoint may be of what it says of a picture, and keep that in the checkpoint.
+    """Fit the confidence of a checkpoint's captions, and store it in the checkpoint.
 
     Its confidence is then beside each sentence: the share of the content words that a person would have said too. It is
     lower for pictures unlike those of the train split, and the least familiar get a warning. Pictures are fitted as

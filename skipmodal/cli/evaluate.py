@@ -14,7 +14,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help=CHECKPOINT)],
     task: Annotated[
         Literal["img2speech", "img2text", "speech2text", "text2speech", "vocabulary", "retrieval", "embedding", "toy"],
-        typer.Option(help="What."),
+        typer.Option(help="What to measure."),
     ],
     data: Annotated[Path, typer.Option(help="A prepared dataset: image-text for pictures, else text-speech.")],
     then: Annotated[
@@ -24,8 +24,8 @@ def evaluate(
     transcriber: Annotated[
         str | None,
         typer.Option(
-            help="To hear speech with: faster-whisper:NAME, whisper:NAME, wav2vec2:NAME (or a folder), pocketsphinx, "
-            "or command:PROGRAM."
+            help="Recogniser of speech outputs: faster-whisper:NAME, whisper:NAME, wav2vec2:NAME (or a folder), "
+            "pocketsphinx, or command:PROGRAM."
         ),
     ] = None,
     against: Annotated[
@@ -34,21 +34,21 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for report.json, .md, .html and items.jsonl.")] = None,
     plots: Annotated[
-        int, typer.Option(min=0, max=1000, help="Pictures of so many items, and of a run's learning curves, in --out.")
+        int, typer.Option(min=0, max=1000, help="Write plots of this many items, and the learning curves, to --out.")
     ] = 0,
     published: Annotated[
-        bool, typer.Option("--published", help="Beside ours the paper's own rows, each with whether it compares.")
+        bool, typer.Option("--published", help="Also print the paper's own rows, each with whether it can be compared.")
     ] = False,
     cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
-    wavs: Annotated[Path | None, typer.Option(help="Folder for the speech; without it OUT/wavs.")] = None,
-    limit: Annotated[int | None, typer.Option(min=2, help="The first items only.")] = None,
+    wavs: Annotated[Path | None, typer.Option(help="Folder for the generated speech; OUT/wavs unless given.")] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Use only the first items.")] = None,
     beam: Beam = 4,
     max_seconds: MaxSeconds = 15.0,
     max_characters: MaxCharacters = 300,
     batch_size: BatchSize = 32,
     device: Device = "auto",
 ) -> None:
-    """Measure a checkpoint on a held-out split; --published sets the paper's own figures beside.
+    """Measure a checkpoint on a held-out split. --published also prints the paper's own figures.
 
     Example: skipmodal eval bundled --task img2text --data prepared/image-text --out report
     """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from skipmodal.retrieval.contact_sheet import Query
     from skipmodal.retrieval.index import Hit, Index
 
-app = typer.Typer(no_args_is_help=True, help="Find pictures, sentences and recordings by any of the three.")
+app = typer.Typer(no_args_is_help=True, help="Search pictures, sentences and recordings by an example of any of them.")
 LISTED = 10  # files that were left out
 
 
@@ -83,13 +83,13 @@ def query(
     ],
     model: Model = None,
     kind: Annotated[
-        Literal["image", "text", "speech"] | None, typer.Option("--as", help="What every QUERY is.")
+        Literal["image", "text", "speech"] | None, typer.Option("--as", help="Read every QUERY as this modality.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Items of each modality.")] = 3,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Results of each modality.")] = 3,
     modality: Annotated[
-        list[Modality] | None, typer.Option(help="Look for this alone; may be repeated.", show_default="all")
+        list[Modality] | None, typer.Option(help="Search only this modality; may be repeated.", show_default="all")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each item.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line for each item.")] = False,
     sheet: Annotated[Path | None, typer.Option(help="A contact sheet: an HTML page that needs nothing else.")] = None,
     device: Device = "auto",
 ) -> None:

@@ -12,7 +12,7 @@ from skipmodal.tables import Table, print_table
 if TYPE_CHECKING:
     from skipmodal.study.score import StudyReport
 
-app = typer.Typer(no_args_is_help=True, help="Let people listen to systems, blindly, and add up what they pick.")
+app = typer.Typer(no_args_is_help=True, help="Run a blind listening study, and score its answers.")
 
 
 @app.command("make")

@@ -19,7 +19,7 @@ def sweep(
         typer.Argument(metavar="[KEY=VALUE]...", help="For all systems, for example train.max_steps=500."),
     ] = None,
     run: Annotated[Path, typer.Option("--run", help="Folder of the runs and of the table.")] = Path("runs/sweep"),
-    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Runs at a time; 1 stays in this process.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Runs at the same time; 1 trains in this process.")] = 1,
     ray: Annotated[
         str | None, typer.Option(metavar="local|ADDRESS", help="Run on Ray: on this machine, or on a cluster.")
     ] = None,

@@ -40,25 +40,27 @@ EXAMPLES = {
 
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", metavar="FILE", help="For one input; its suffix picks the format; - is stdout."),
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Output file of one input; its suffix sets the format; - is stdout."
+    ),
 ]
 Folder = Annotated[
     Path | None,
     typer.Option(
-        "--directory", "-d", help="For many inputs: one file each, named after its input; sentences by number."
+        "--directory", "-d", help="Folder for many inputs: a file each, named after its input; sentences are numbered."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout for each input.")]
-Recursive = Annotated[bool, typer.Option("--recursive", help="Also the folders in folders; ** in patterns.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out inputs whose result is there already.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files in --directory that are there already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line for each input.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Also search subfolders; ** is allowed in patterns.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Skip inputs whose output file exists.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files in --directory.")]
 Rate = Annotated[
     int | None,
-    typer.Option(min=4000, max=192_000, help="Hz of the speech.", show_default="the model's"),
+    typer.Option(min=4000, max=192_000, help="Sample rate of the speech in Hz.", show_default="the model's"),
 ]
-Vtt = Annotated[bool, typer.Option("--vtt", help="Beside the speech, its words' times as WebVTT subtitles.")]
-Srt = Annotated[bool, typer.Option("--srt", help="The same as SubRip subtitles.")]
-TextGrid = Annotated[bool, typer.Option("--textgrid", help="The same as Praat reads them.")]
+Vtt = Annotated[bool, typer.Option("--vtt", help="Also write the times of the words as WebVTT subtitles.")]
+Srt = Annotated[bool, typer.Option("--srt", help="Also write them as SubRip subtitles.")]
+TextGrid = Annotated[bool, typer.Option("--textgrid", help="Also write them as a Praat TextGrid.")]
 File = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Speak all of a text file, sentence by sentence, into one; - reads stdin."),

@@ -26,14 +26,14 @@ def train(
     ),
     resume: Annotated[
         Literal["no", "auto"],
-        typer.Option("--resume", help="auto: go on from the run's latest checkpoint, if it has one."),
+        typer.Option("--resume", help="auto: continue from the run's latest checkpoint, if it has one."),
     ] = "no",
     init: Annotated[
         Path | None,
         typer.Option("--init", help="A checkpoint whose weights and model.* a new run starts from."),
     ] = None,
 ) -> None:
-    """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto goes on, with the settings it was started with.
+    """Train a model. Ctrl-C saves a checkpoint and stops; --resume auto continues with the run's own settings.
 
     Example: skipmodal train base --init bundled data.image_text=prepared/image-text --run runs/mine
     """
