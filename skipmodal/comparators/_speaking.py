@@ -122,9 +122,10 @@ class Speaker(System):
             done |= stops
             if done.all():
                 break
-        coarse, stop, alignment = (torch.cat(parts, 1) for parts in list(zip(*every, strict=True))[:3])
-        mel = self.refine(coarse.flatten(1, 2), steps * r)
-        return Speech(mel, self.postnet(mel, steps * r), steps * r, steps, ~done, stop, alignment), None
+        mel, stop, alignment, _ = zip(*every, strict=True)
+        refined = self.refine(torch.cat(mel, 1).flatten(1, 2), steps * r)
+        linear = self.postnet(refined, steps * r)
+        return Speech(refined, linear, steps * r, steps, ~done, torch.cat(stop, 1), torch.cat(alignment, 1)), None
 
 
 class Attending(NamedTuple):

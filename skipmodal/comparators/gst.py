@@ -2,8 +2,9 @@
 
 As there, convolutions and a GRU sum up the target's mel, attention of several heads compares that with a bank of
 learned tokens, and what it finds, the style, is added to every state of Tacotron's text encoder. In synthesis there is
-no target: the style is that of the weights that the tokens had in training on average, a running mean. Left out: styles
-by choice, of one token or of another recording; the paper's decoder of LSTMs, where ours is Tacotron's as it is.
+no target: the style is that of the weights that the tokens had in training on average, a running mean. Left out:
+phonemes; styles by choice, of one token or of another recording; its LSTMs and dilated convolutions, in whose place
+Tacotron's GRUs and CBHG stay.
 """
 
 from itertools import pairwise

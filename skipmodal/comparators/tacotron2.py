@@ -40,7 +40,7 @@ class Tacotron2Model(SpeakingModel):
     decoder: Size = Field(default=256, description="units of each LSTM")
     dropout: Dropout = Field(default=0.1, description="after each LSTM")
     refine_channels: Size = Field(default=128, description="of the residual post-net on mel")
-    refine_dropout: Dropout = Field(default=0.5, description="in it")
+    refine_dropout: Dropout = Field(default=0.5, description="in it, but for its last convolution")
 
 
 class Tacotron2Loss(SpeakingLoss):
@@ -127,7 +127,9 @@ class Tacotron2(Speaker):
         self.stop = nn.Linear(width + memory, 1)
         widths = [n_mels] + [config.refine_channels] * 4
         self.refiner = nn.ModuleList(Convolution(a, b, nn.Tanh(), config.refine_dropout) for a, b in pairwise(widths))
-        self.refiner.append(Convolution(config.refine_channels, n_mels, nn.Identity(), config.refine_dropout))
+        # The correction starts at zero: batch norm gives it a variance of one, and mels lie in [0, 1].
+        self.refiner.append(last := Convolution(config.refine_channels, n_mels, nn.Identity(), dropout=0.0))
+        nn.init.zeros_(last.norm.weight)
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:
         """ids (B, L), lengths (B,) -> states (B, L, text_channels)."""
