@@ -19,6 +19,9 @@ Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from outside
 Weight = Annotated[float, Field(ge=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Words = Annotated[
+    int, Field(ge=0, le=8192, description="frequent words that are written as one token, beside the characters")
+]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -59,14 +62,17 @@ class AnyModel(Section):
     features: ClassVar[bool] = False  # whether pictures are read as the features that prep cached of them
 
     kind: str
-    words: Annotated[int, Field(ge=0, le=8192)] = Field(
-        default=0, description="frequent words that are written as one token, beside the characters"
-    )
+
+    @property
+    def whole_words(self) -> int:
+        """Frequent words that it writes as one token, where it has a setting for them."""
+        return int(getattr(self, "words", 0))
 
 
 class ModelConfig(AnyModel):
     """Sizes of the network that both kinds of SkipModal have; the defaults are the paper's."""
 
+    words: Words = 0
     memory: Literal["attention", "wide", "fc", "none"] = Field(
         default="attention", description="M; wide: values of their own for each head; none and fc are ablations"
     )

@@ -289,7 +289,7 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
     trained = {"image-text": (a,), "text-speech": (b,)}.get(recipe.data.sampling, (a, b))
     return Tokenizer.learn(
         (text for each in trained for i in each.indices("train") for text in each.texts(i)),
-        recipe.model.words,
+        recipe.model.whole_words,
         names_of(recipe.model),
     )
 
