@@ -167,7 +167,7 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
     [
         ("model: {d_k: 10, heads: 4}", r"model: d_k \(10\) must be a multiple of heads \(4\)"),
         ("model: {kind: tokens, text_heads: 3}", r"text_decoder \(128\) must be a multiple of text_heads \(3\)"),
-        ("model: {kind: grid}", "model.kind: .*'vector', 'tokens', .it is 'grid'"),
+        ("model: {kind: grid}", "model.kind: .*'vector', 'tokens', .*it is 'grid'"),
         ("model: {kind: [tokens]}", "model.kind: .*'vector', 'tokens',"),
         ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
