@@ -88,5 +88,5 @@ def test_a_file_of_another_form_is_one_line(tmp_path, text, message):
 
 
 def test_a_name_that_is_not_shipped(tmp_path):
-    with pytest.raises(UserError, match="not one of the shipped: .*toy, toy_paper"):
+    with pytest.raises(UserError, match=r"not one of the shipped: .*toy, toy_paper"):
         load_plan("nothing", tmp_path)
