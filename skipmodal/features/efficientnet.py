@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.errors import UserError
+from skipmodal.image import FEATURE_WIDTH as WIDTH
 
-WIDTH = 1280
-_STEM, _STRIDE = 32, 32
+_STEM = 32
 _STAGES = {  # repeats, kernel, stride, expansion, channels
     "efficientnet_lite0": (
         (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -58,11 +58,6 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)
         return x + y if self.skip else y
-
-
-def tokens(side: int) -> int:
-    """Places of the grid of a picture of so many pixels a side, a multiple of 32."""
-    return (side // _STRIDE) ** 2
 
 
 class EfficientNetLite(nn.Module):

@@ -75,8 +75,10 @@ class SkipModal(System):
 
     def encode_image(self, pictures: Tensor) -> Latent:
         """Pixels (B, 3, S, S) in [-1, 1], or cached features (B, N, width)."""
-        features = self.image_encoder.features(pictures)
-        return self._through(self.image_encoder(features)).with_source(seen=features.mean(1))
+        encoder = self.image_encoder
+        features = encoder.features(pictures)
+        seen = encoder.mean(features) if isinstance(encoder, ImageTokenEncoder) else features.mean(1)
+        return self._through(encoder(features)).with_source(seen=seen)
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:
         """Characters ids (B, L), lengths (B,)."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.errors import UserError
-from skipmodal.features.efficientnet import EfficientNetLite, tokens
+from skipmodal.features.efficientnet import EfficientNetLite
 from skipmodal.image import ImageConfig
 
 # Repeats, kernel, stride, expansion, channels of the stages of Lite0 in tensorflow/tpu (official/efficientnet/lite).
@@ -106,7 +106,7 @@ def test_equals_convolutions_and_batch_norms(name, tmp_path, monkeypatch):
     images = torch.rand(2, 3, side, side, dtype=torch.float64) * 2 - 1
     weights = {key: value.double() for key, value in weights.items()}
     features = EfficientNetLite(name).load_published().double()(images)
-    assert features.shape == (2, tokens(side), 1280)
+    assert features.shape == (2, *ImageConfig(encoder=name).cached)
     expected = evaluate(weights, images, name)
     assert expected.std() > 0.1
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3)  # folded in single precision

@@ -9,7 +9,7 @@ from skipmodal.features import efficientnet
 from skipmodal.image import ImageConfig
 from skipmodal.models.encoders.kinds import KindTokens
 from skipmodal.models.latent import Encoded
-from skipmodal.models.layers import ImageNorm, MaskedBatchNorm
+from skipmodal.models.layers import ImageNorm, MaskedBatchNorm, length_mask
 from skipmodal.tokenizer import Tokenizer
 
 
@@ -48,18 +48,22 @@ class ImageEncoder(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool."""
+    """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool; or regions,
+    which can only be read as features.
+    """
 
     def __init__(self, image: ImageConfig, channels: tuple[int, ...]) -> None:
         """`channels` of the convolutions, where `image` names no frozen network."""
         super().__init__()
+        self.regions = image.encoder == "regions"
+        self.count, self.width = image.cached or ((image.size >> len(channels)) ** 2, channels[-1])
         self.backbone: nn.Module
-        if image.encoder != "none":
-            self.backbone, self.width = efficientnet.EfficientNetLite(image.encoder), efficientnet.WIDTH
-            self.count = efficientnet.tokens(image.input_size)
+        if self.regions:
+            self.backbone = nn.Identity()
+        elif image.encoder != "none":
+            self.backbone = efficientnet.EfficientNetLite(image.encoder)
         else:
             self.backbone = convolutions(channels)
-            self.width, self.count = channels[-1], (image.size >> len(channels)) ** 2
 
     def load_published(self, classifier: nn.Linear | None = None) -> None:
         """Gives a frozen network its published weights, and `classifier` those of its last layer.
@@ -70,38 +74,44 @@ class ImageFeatures(nn.Module):
             self.backbone.load_published(classifier)
 
     def lengths(self, features: Tensor) -> Tensor:
-        """How many of the places (B, N, width) of each picture are valid: (B,)."""
+        """How many of the places (B, N, width) of each picture are valid, of regions those before the zeros: (B,)."""
+        if self.regions:
+            return (features != 0).any(2).sum(1).clamp(min=1)
         return torch.full((len(features),), features.shape[1], device=features.device)
 
     def mean(self, features: Tensor) -> Tensor:
         """(B, N, width) -> (B, width), of the valid places."""
-        return features.sum(1) / self.lengths(features)[:, None]
+        return features.sum(1) / self.lengths(features)[:, None] if self.regions else features.mean(1)
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [-1, 1] -> (B, count, width), which prep caches where the network is frozen; what are
-        features already stay as they are.
+        features already stay as they are. Raises UserError for pixels where the model takes regions.
         """
         if pictures.dim() == 3:
             return pictures
+        if self.regions:
+            raise UserError("this model sees regions that a detector found, and can't find them in a picture")
         found = self.backbone(pictures)
         return found.flatten(2).transpose(1, 2) if found.dim() == 4 else found  # type: ignore[no-any-return]
 
 
 class ImageTokenEncoder(ImageFeatures):
-    """Features, each with its learned place -> FC -> tanh -> norm -> e. With `kinds`, what the network takes the
-    picture for is tokens, too.
+    """Features, each with its learned place (regions have none) -> FC -> tanh -> norm -> e. With `kinds`, what the
+    network takes the picture for is tokens, too.
 
     Raises UserError for `kinds` without a frozen network.
     """
 
     def __init__(self, config: TokensModel, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__(image, config.image_channels)
-        if config.kinds and image.encoder == "none":
+        if config.kinds and image.encoder in ("none", "regions"):
             raise UserError("model.kinds: the pictures' features are of no network that names things; prep --encoder")
         self.dropout = nn.Dropout(config.dropout)
         self.project = nn.Linear(self.width, config.embedding)
-        self.places = nn.Parameter(torch.empty(self.count, config.embedding))
-        nn.init.normal_(self.places, std=0.1)
+        self.places = None
+        if not self.regions:
+            self.places = nn.Parameter(torch.empty(self.count, config.embedding))
+            nn.init.normal_(self.places, std=0.1)
         self.kinds = KindTokens(config.kinds, config.embedding, tokenizer) if config.kinds else None
         # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
         self.norm = MaskedBatchNorm(config.embedding)
@@ -112,9 +122,13 @@ class ImageTokenEncoder(ImageFeatures):
     def forward(self, pictures: Tensor) -> Encoded:
         """Pixels, or what `features` gave of them -> e (B, N, embedding)."""
         features, suggested = self.features(pictures), None
-        e = torch.tanh(self.dropout(self.project(features)) + self.places)
+        e = self.dropout(self.project(features))
+        e = torch.tanh(e if self.places is None else e + self.places)
         if self.kinds is not None:
             kinds, suggested = self.kinds(features)
             e = torch.cat([e, kinds], 1)
+        if self.regions:
+            lengths = self.lengths(features)
+            return Encoded(self.norm(e, length_mask(lengths, e.shape[1])), lengths)
         e = self.norm(e.flatten(0, 1)).view_as(e)
         return Encoded(e, torch.full((len(e),), e.shape[1], device=e.device), suggested=suggested)
