@@ -29,8 +29,13 @@ class CaptioningModel(AnyModel):
     features: ClassVar[bool] = True
 
     width: Size = Field(default=512, description="of the LSTMs and of the embeddings")
-    attention_width: Size = Field(default=256, description="of the layer that scores a place")
     dropout: Dropout = 0.3
+
+
+class PlacesModel(CaptioningModel):
+    """Sizes of those that attend to the places of a picture, and can learn them from its pixels."""
+
+    attention_width: Size = Field(default=256, description="of the layer that scores a place")
     image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = Field(
         default=(64, 128, 256, 512), description="of trained convolutions, where prep cached no features"
     )

@@ -16,9 +16,9 @@ from skipmodal.comparators._captioning import (
     AdditiveAttention,
     Captioner,
     CaptioningLoss,
-    CaptioningModel,
     Memory,
     PlaceEncoder,
+    PlacesModel,
     RecurrentDecoder,
 )
 from skipmodal.config import Recipe, loss_term
@@ -32,7 +32,7 @@ from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 
-class SatModel(CaptioningModel):
+class SatModel(PlacesModel):
     """Its sizes."""
 
     kind: Literal["sat"] = "sat"

@@ -15,9 +15,9 @@ from skipmodal.comparators._captioning import (
     AdditiveAttention,
     Captioner,
     CaptioningLoss,
-    CaptioningModel,
     Memory,
     PlaceEncoder,
+    PlacesModel,
     RecurrentDecoder,
 )
 from skipmodal.config import Recipe
@@ -28,7 +28,7 @@ from skipmodal.models.search import State
 from skipmodal.tokenizer import Tokenizer
 
 
-class UpDownModel(CaptioningModel):
+class UpDownModel(PlacesModel):
     """Its sizes."""
 
     kind: Literal["up_down"] = "up_down"

@@ -13,7 +13,8 @@ from tests.models.tiny import characters, make_batch, tokens_of
 WORDS = (" a", " red", " blue", " dog", " cat", " runs", " sits", "two", " men")
 CAPTIONS = ("a red dog runs", "two cat sits", "a blue men", "two men xy")
 OWNERS = torch.tensor([0, 0, 1, 2])  # two captions of the first picture
-SIZES = {"width": 24, "attention_width": 12, "dropout": 0.0}
+PLAIN = {"width": 24, "dropout": 0.0}
+SIZES = {**PLAIN, "attention_width": 12}
 LITE0 = ImageConfig(size=16, encoder="efficientnet_lite0")
 
 
@@ -29,15 +30,14 @@ def batch_of(shape, captions=CAPTIONS, owners=OWNERS):
     return replace(batch, features=own * torch.rand(count, *shape))
 
 
-def untrained(kind, batch, image=LITE0, **settings):
+def untrained(kind, batch, image=LITE0, sizes=SIZES, **settings):
     """A tiny system, after one step."""
-    settings = {**SIZES, **settings}
-    return learn(kind, 1, batch, words=WORDS, image=image, **settings)[0]
+    return learn(kind, 1, batch, words=WORDS, image=image, **sizes, **settings)[0]
 
 
-def learns(kind, steps, batch, image=LITE0, lr=0.01, **settings):
+def learns(kind, steps, batch, image=LITE0, lr=0.01, sizes=SIZES, **settings):
     """A system that has learned a batch by heart and gives back, by beam search, a caption of each picture."""
-    system, first, last = learn(kind, steps, batch, lr, WORDS, image, **{**SIZES, **settings})
+    system, first, last = learn(kind, steps, batch, lr, WORDS, image, **sizes, **settings)
     assert last < first
     with torch.no_grad():
         found = system.generate_text(system.encode_image(batch.features), 30, 3)

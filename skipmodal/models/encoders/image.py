@@ -79,6 +79,10 @@ class ImageFeatures(nn.Module):
             return (features != 0).any(2).sum(1).clamp(min=1)
         return torch.full((len(features),), features.shape[1], device=features.device)
 
+    def named(self, features: Tensor) -> Tensor:
+        """What the classifier of the frozen network takes: (B, N, width) -> (B, width)."""
+        return features.mean(1)
+
     def mean(self, features: Tensor) -> Tensor:
         """(B, N, width) -> (B, width), of the valid places."""
         return features.sum(1) / self.lengths(features)[:, None] if self.regions else features.mean(1)
