@@ -27,9 +27,13 @@ READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", 
 if Image.MAX_IMAGE_PIXELS is not None:  # Pillow itself refuses beyond twice this
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
 _large = threading.Lock()
-EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite2"]
-ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite2": 288}  # pixels a side of what each sees
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+ALL_LITES = "efficientnet_lites"  # the three together
+EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "efficientnet_lites"]
+# Pixels a side of what each sees.
+ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite1": 256, "efficientnet_lite2": 288, ALL_LITES: 288}
 FEATURE_STRIDE, FEATURE_WIDTH = 32, 1280  # of their grids
+POOLED = 7  # places a side of each grid, where there are three
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -58,6 +62,8 @@ class ImageConfig(BaseModel):
         """Places of a picture and the width of their features, where they are cached."""
         if self.encoder == "none":
             return None
+        if self.encoder == ALL_LITES:
+            return len(LITES) * POOLED**2, FEATURE_WIDTH
         return self.regions or ((self.input_size // FEATURE_STRIDE) ** 2, FEATURE_WIDTH)
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ Speak = Annotated[
 ]
 Encoder = Annotated[
     EncoderName,
-    typer.Option("--encoder", help="Cache this frozen image encoder's features, as the recipe `base` wants."),
+    typer.Option("--encoder", help="Cache the features of this frozen image encoder, or of all three (lites)."),
 ]
 RegionsFile = Annotated[
     Path | None,

@@ -257,10 +257,10 @@ class _FeatureEncoder:
     """Pictures at the encoder's size -> (picture at the dataset's size, features) rows."""
 
     def __init__(self, config: ImageConfig, device: "torch.device") -> None:
-        from skipmodal.features.efficientnet import EfficientNetLite
+        from skipmodal.features import efficientnet
 
         self.config, self.device = config, device
-        self.encoder = EfficientNetLite(config.encoder).load_published().to(device)
+        self.encoder = efficientnet.build(config.encoder).load_published().to(device)
 
     def __call__(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         import torch

@@ -124,6 +124,9 @@ class SkipModal(System):
         attention = written.attention.mean(1)
         if latent.suggested is not None:  # of the picture's places alone
             attention = attention[:, :, : -latent.suggested.likely.shape[1]]
+        if latent.seen is not None and isinstance(self.image_encoder, ImageTokenEncoder):
+            # What is seen at one place, by whichever network.
+            attention = attention.unflatten(2, (self.image_encoder.networks, -1)).sum(2)
         return self.text_decoder.spelling.spread(attention, written.target, ids.shape[1])
 
     def generate_image(self, latent: Latent) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from skipmodal.config import ModelConfig, TokensModel
 from skipmodal.errors import UserError
 from skipmodal.features import efficientnet
-from skipmodal.image import ImageConfig
+from skipmodal.image import ALL_LITES, LITES, ImageConfig
 from skipmodal.models.encoders.kinds import KindTokens
 from skipmodal.models.latent import Encoded
 from skipmodal.models.layers import ImageNorm, MaskedBatchNorm, length_mask
@@ -48,20 +48,20 @@ class ImageEncoder(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Grid features of a frozen EfficientNet-Lite, or of the paper's convolutions without their max pool; or regions,
-    which can only be read as features.
+    """Grid features of a frozen EfficientNet-Lite, or of three, one after the other, or of the paper's convolutions
+    without their max pool; or regions, which can only be read as features.
     """
 
     def __init__(self, image: ImageConfig, channels: tuple[int, ...]) -> None:
         """`channels` of the convolutions, where `image` names no frozen network."""
         super().__init__()
-        self.regions = image.encoder == "regions"
+        self.regions, self.networks = image.encoder == "regions", len(LITES) if image.encoder == ALL_LITES else 1
         self.count, self.width = image.cached or ((image.size >> len(channels)) ** 2, channels[-1])
         self.backbone: nn.Module
         if self.regions:
             self.backbone = nn.Identity()
         elif image.encoder != "none":
-            self.backbone = efficientnet.EfficientNetLite(image.encoder)
+            self.backbone = efficientnet.build(image.encoder)
         else:
             self.backbone = convolutions(channels)
 
@@ -70,7 +70,7 @@ class ImageFeatures(nn.Module):
 
         Raises UserError where they are not installed.
         """
-        if isinstance(self.backbone, efficientnet.EfficientNetLite):
+        if isinstance(self.backbone, efficientnet.EfficientNetLite | efficientnet.EfficientNetLites):
             self.backbone.load_published(classifier)
 
     def lengths(self, features: Tensor) -> Tensor:
@@ -80,8 +80,8 @@ class ImageFeatures(nn.Module):
         return torch.full((len(features),), features.shape[1], device=features.device)
 
     def named(self, features: Tensor) -> Tensor:
-        """What the classifier of the frozen network takes: (B, N, width) -> (B, width)."""
-        return features.mean(1)
+        """The places (B, N, width) of the network whose classifier names things: of several the last."""
+        return features[:, -(features.shape[1] // self.networks) :]
 
     def mean(self, features: Tensor) -> Tensor:
         """(B, N, width) -> (B, width), of the valid places."""
@@ -129,7 +129,7 @@ class ImageTokenEncoder(ImageFeatures):
         e = self.dropout(self.project(features))
         e = torch.tanh(e if self.places is None else e + self.places)
         if self.kinds is not None:
-            kinds, suggested = self.kinds(features)
+            kinds, suggested = self.kinds(self.named(features))
             e = torch.cat([e, kinds], 1)
         if self.regions:
             lengths = self.lengths(features)
