@@ -135,21 +135,26 @@ class Captioner(System):
         self.image_encoder.load_published()
 
     def encode_image(self, pictures: Tensor) -> Latent:
-        latent: Latent = self.image_encoder(self.image_encoder.features(pictures))
-        return latent
+        return self.look(pictures)[0]
+
+    def look(self, pictures: Tensor) -> tuple[Latent, tuple[Tensor, ...]]:
+        """What `encode_image` gives, and what else the system's own losses need."""
+        return self.image_encoder(self.image_encoder.features(pictures)), ()
 
     def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:
         outputs = Outputs()
         if len(batch.images):
-            outputs.image = self.encode_image(batch.pictures)
+            outputs.image, more = self.look(batch.pictures)
             tokens = batch.tokens[: len(batch.owners)]
             tokens = tokens[:, : max(int((tokens != PAD).sum(1).max()), 1)]
             written = self.text_decoder(outputs.image, tokens, batch.owners)
             outputs.written["text_from_image"] = [written]
-            outputs.own = self.own_losses(outputs.image, written, batch, wanted)
+            outputs.own = self.own_losses(outputs.image, more, written, batch, wanted)
         return outputs
 
-    def own_losses(self, image: Latent, written: Written, batch: Batch, wanted: Collection[str]) -> dict[str, Tensor]:
+    def own_losses(
+        self, image: Latent, more: tuple[Tensor, ...], written: Written, batch: Batch, wanted: Collection[str]
+    ) -> dict[str, Tensor]:
         """Losses that only this system has, by their names in the recipe; those that are wanted."""
         return {}
 

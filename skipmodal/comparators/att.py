@@ -83,7 +83,7 @@ class AttributeEncoder(ImageFeatures):
     def forward(self, features: Tensor) -> Latent:
         """(B, N, width) -> one vector an item, (B, 1, width), and its attributes."""
         mean = self.mean(features)
-        likely, which = (self.classifier(self.named(features)).softmax(1) @ self.members).topk(self.attributes)
+        likely, which = (self.classifier(self.named(features).mean(1)).softmax(1) @ self.members).topk(self.attributes)
         lengths = torch.ones(len(mean), dtype=torch.long, device=mean.device)
         tokens = torch.stack([self.numbers[which], torch.full_like(which, PAD)], 2)
         return Latent(mean[:, None], mean[:, None], lengths, suggested=Suggested(tokens, likely), seen=mean)
@@ -129,7 +129,9 @@ class SemanticAttention(Captioner):
         self.image_encoder = AttributeEncoder(config, image, tokenizer)
         self.text_decoder = AttDecoder(config, self.image_encoder.width, tokenizer)
 
-    def own_losses(self, image: Latent, written: Written, batch: Batch, wanted: Collection[str]) -> dict[str, Tensor]:
+    def own_losses(
+        self, image: Latent, more: tuple[Tensor, ...], written: Written, batch: Batch, wanted: Collection[str]
+    ) -> dict[str, Tensor]:
         """The norm of what each attribute is given in all, p = 2, and what each step gives to many, q = 1/2."""
         if "spread" not in wanted or written.attention is None:
             return {}

@@ -87,7 +87,9 @@ class ShowAttendTell(Captioner):
         self.image_encoder = PlaceEncoder(image, config.image_channels, config.width, config.dropout)
         self.text_decoder = SatDecoder(config, tokenizer)
 
-    def own_losses(self, image: Latent, written: Written, batch: Batch, wanted: Collection[str]) -> dict[str, Tensor]:
+    def own_losses(
+        self, image: Latent, more: tuple[Tensor, ...], written: Written, batch: Batch, wanted: Collection[str]
+    ) -> dict[str, Tensor]:
         """Each place is to be looked at as much as any other over a sentence."""
         if "coverage" not in wanted or written.attention is None:
             return {}
