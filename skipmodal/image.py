@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from skipmodal.errors import UserError
 from skipmodal.files import write_atomic
@@ -27,8 +27,13 @@ READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", 
 if Image.MAX_IMAGE_PIXELS is not None:  # Pillow itself refuses beyond twice this
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS // 2)
 _large = threading.Lock()
-EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite2"]
-ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite2": 288}  # pixels a side of what each sees
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+ALL_LITES = "efficientnet_lites"  # the three together
+EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "efficientnet_lites"]
+# Pixels a side of what each sees.
+ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite1": 256, "efficientnet_lite2": 288, ALL_LITES: 288}
+FEATURE_STRIDE, FEATURE_WIDTH = 32, 1280  # of their grids
+POOLED = 7  # places a side of each grid, where there are three
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
@@ -38,12 +43,34 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: Annotated[int, Field(ge=16, le=1024, description="pixels a side; all is kept, squeezed")] = 128
-    encoder: Annotated[EncoderName, Field(description="frozen image encoder whose features are cached")] = "none"
+    encoder: Annotated[
+        EncoderName | Literal["regions"],
+        Field(description="frozen image encoder whose features are cached; regions: they come from a file"),
+    ] = "none"
+    regions: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=4096)]] | None,
+        Field(description="the most regions of a picture, and the width of their features"),
+    ] = None
 
     @property
     def input_size(self) -> int:
         """Pixels a side of what the image encoder sees; `size` is what the image decoder draws."""
         return ENCODER_SIDES.get(self.encoder, self.size)
+
+    @property
+    def cached(self) -> tuple[int, int] | None:
+        """Places of a picture and the width of their features, where they are cached."""
+        if self.encoder == "none":
+            return None
+        if self.encoder == ALL_LITES:
+            return len(LITES) * POOLED**2, FEATURE_WIDTH
+        return self.regions or ((self.input_size // FEATURE_STRIDE) ** 2, FEATURE_WIDTH)
+
+    @model_validator(mode="after")
+    def _regions_have_a_shape(self) -> "ImageConfig":
+        if (self.regions is not None) != (self.encoder == "regions"):
+            raise ValueError("regions: goes with the encoder of that name, and with no other")
+        return self
 
     @field_validator("size")
     @classmethod

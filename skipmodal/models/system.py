@@ -75,8 +75,10 @@ class SkipModal(System):
 
     def encode_image(self, pictures: Tensor) -> Latent:
         """Pixels (B, 3, S, S) in [-1, 1], or cached features (B, N, width)."""
-        features = self.image_encoder.features(pictures)
-        return self._through(self.image_encoder(features)).with_source(seen=features.mean(1))
+        encoder = self.image_encoder
+        features = encoder.features(pictures)
+        seen = encoder.mean(features) if isinstance(encoder, ImageTokenEncoder) else features.mean(1)
+        return self._through(encoder(features)).with_source(seen=seen)
 
     def encode_text(self, ids: Tensor, lengths: Tensor) -> Latent:
         """Characters ids (B, L), lengths (B,)."""
@@ -122,6 +124,9 @@ class SkipModal(System):
         attention = written.attention.mean(1)
         if latent.suggested is not None:  # of the picture's places alone
             attention = attention[:, :, : -latent.suggested.likely.shape[1]]
+        if latent.seen is not None and isinstance(self.image_encoder, ImageTokenEncoder):
+            # What is seen at one place, by whichever network.
+            attention = attention.unflatten(2, (self.image_encoder.networks, -1)).sum(2)
         return self.text_decoder.spelling.spread(attention, written.target, ids.shape[1])
 
     def generate_image(self, latent: Latent) -> Tensor:

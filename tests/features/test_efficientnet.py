@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.errors import UserError
-from skipmodal.features.efficientnet import EfficientNetLite, tokens
+from skipmodal.features.efficientnet import EfficientNetLite, build
 from skipmodal.image import ImageConfig
 
 # Repeats, kernel, stride, expansion, channels of the stages of Lite0 in tensorflow/tpu (official/efficientnet/lite).
@@ -18,7 +18,11 @@ STAGES = [
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]  # fmt: skip
-SCALES = {"efficientnet_lite0": (1.0, 1.0, 224), "efficientnet_lite2": (1.1, 1.2, 288)}
+SCALES = {
+    "efficientnet_lite0": (1.0, 1.0, 224),
+    "efficientnet_lite1": (1.0, 1.1, 256),
+    "efficientnet_lite2": (1.1, 1.2, 288),
+}
 LITE0 = "efficientnet_lite0"
 
 
@@ -106,10 +110,31 @@ def test_equals_convolutions_and_batch_norms(name, tmp_path, monkeypatch):
     images = torch.rand(2, 3, side, side, dtype=torch.float64) * 2 - 1
     weights = {key: value.double() for key, value in weights.items()}
     features = EfficientNetLite(name).load_published().double()(images)
-    assert features.shape == (2, tokens(side), 1280)
+    assert features.shape == (2, *ImageConfig(encoder=name).cached)
     expected = evaluate(weights, images, name)
     assert expected.std() > 0.1
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-3)  # folded in single precision
+
+
+def test_three_grids_lie_one_after_the_other(tmp_path, monkeypatch):
+    weights = {name: draw(name) for name in SCALES}
+    for name in SCALES:
+        (tmp_path / name).mkdir()
+        install(weights[name], name, tmp_path / name, monkeypatch)
+    config = ImageConfig(encoder="efficientnet_lites")
+    assert config.input_size == 288 and config.cached == (147, 1280)
+    network = build(config.encoder).load_published()
+    images = torch.rand(1, 3, 288, 288) * 2 - 1
+    features = network(images)
+    assert features.shape == (1, *config.cached)
+    side = SCALES["efficientnet_lite2"][2] // 32
+    grid = (
+        evaluate(weights["efficientnet_lite2"], images, "efficientnet_lite2").transpose(1, 2).unflatten(2, (side, side))
+    )
+    pooled = F.adaptive_avg_pool2d(grid, 7).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(features[:, 98:], pooled, rtol=1e-3, atol=1e-3)
+    small = F.interpolate(images, (224, 224), mode="bilinear", antialias=True)
+    torch.testing.assert_close(features[:, :49], evaluate(weights[LITE0], small), rtol=1e-3, atol=1e-3)
 
 
 def test_the_classifier_comes_last(package, published):

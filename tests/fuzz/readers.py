@@ -1,5 +1,6 @@
 """The readers: for each, how to make what is valid, and how to read it."""
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import prepare_toy
+from skipmodal.features.regions import Regions
 from skipmodal.image import ImageConfig, check_picture, read_image, read_photo
 from skipmodal.models.system import SkipModal
 from skipmodal.retrieval.index import Index, build_index
@@ -230,6 +232,24 @@ def _read_index(folder: Path, changed: Path) -> None:
                 source.sound(hit.item)
 
 
+def _make_regions(folder: Path) -> None:
+    features = np.linspace(0.1, 2, 24, dtype="<f4").reshape(4, 6)
+    coded = [base64.b64encode(np.ascontiguousarray(part)).decode() for part in (features[:, :4], features)]
+    (folder / "r.tsv").write_text("".join("\t".join((name, "64", "48", "4", *coded)) + "\n" for name in "abc"))
+    (folder / "npz").mkdir()
+    for name in "abc":
+        np.savez(folder / "npz" / f"{name}.npz", x=features)
+
+
+def _read_regions(folder: Path, changed: Path) -> None:
+    source = folder / "npz" if changed.suffix == ".npz" else folder / "r.tsv"
+    found = Regions(source)
+    for name in "abc":
+        if name in found:
+            rows = found[name]
+            assert rows.shape == found.shape and np.isfinite(rows).all()
+
+
 def _make_study(folder: Path) -> None:
     key = {
         "study": "abc", "title": "A study", "systems": ["ours", "theirs"],
@@ -257,6 +277,7 @@ READERS: dict[str, Reader] = {
     "audio": Reader(_make_recordings, _read_recording),
     "recipes": Reader(_make_recipes, lambda folder, changed: load_recipe(str(folder / "r.yaml"))),
     **{kind: _source(kind) for kind in ("flickr8k", "coco", "ljspeech", "m.csv", "m.tsv", "m.jsonl", "speech.csv")},
+    "regions": Reader(_make_regions, _read_regions),
     "prepared": Reader(_make_prepared, _read_prepared),
     "checkpoints": _checkpoint("vector"),
     "token checkpoints": _checkpoint("tokens"),

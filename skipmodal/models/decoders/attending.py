@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipmodal.config import TokensModel
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.decoders.copying import BOOST, NEVER, Copies, Copying, merge
 from skipmodal.models.decoders.spelling import SpelledEmbedding, SpelledLogits, Spelling
@@ -24,16 +23,17 @@ class AttendingDecoder(nn.Module):
     Tokens of text lie where their first character does.
     """
 
-    def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, width: int, dropout: float, copied: int | None = None) -> None:
+        """`width` of its states and embeddings; `copied` is that of u of suggested words, where it may copy them."""
         super().__init__()
-        self.width = config.text_decoder
+        self.width = width
         self.spelling = Spelling(tokenizer)
         # A name that is copied may never have been written in training: its letters alone say what it is.
-        kind = SpelledEmbedding if config.kinds else nn.Embedding
+        kind = SpelledEmbedding if copied else nn.Embedding
         self.embed: nn.Embedding = kind(self.spelling.whole, self.width, padding_idx=PAD)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(dropout)
         self.output = SpelledLogits(self.width, self.spelling.whole)
-        self.copying = Copying(self.width, config.d_k) if config.kinds else None
+        self.copying = Copying(self.width, copied) if copied else None
 
     def forward(self, latent: Latent, target: Tensor, owners: Tensor | None = None) -> Written:
         """Teacher forcing on target (B, S), of the item with the same number, or of item `owners` (B,).

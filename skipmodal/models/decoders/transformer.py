@@ -61,7 +61,7 @@ class TransformerTextDecoder(AttendingDecoder):
     """Tokens and their places -> `text_layers` blocks -> softmax over the tokens (Vaswani et al., NeurIPS 2017)."""
 
     def __init__(self, config: TokensModel, tokenizer: Tokenizer) -> None:
-        super().__init__(config, tokenizer)
+        super().__init__(tokenizer, config.text_decoder, config.dropout, config.d_k if config.kinds else None)
         nn.init.normal_(self.embed.weight, std=self.width**-0.5)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.text_layers))
         self.norm = nn.LayerNorm(self.width)

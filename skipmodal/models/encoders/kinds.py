@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.features import kinds
-from skipmodal.features.efficientnet import WIDTH
+from skipmodal.image import FEATURE_WIDTH as WIDTH
 from skipmodal.models.latent import Suggested
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
