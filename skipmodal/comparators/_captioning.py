@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from skipmodal.config import AnyModel, Dropout, Losses, Size, loss_term
+from skipmodal.config import AnyModel, Dropout, Losses, Size, Words, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
@@ -28,6 +28,7 @@ class CaptioningModel(AnyModel):
 
     features: ClassVar[bool] = True
 
+    words: Words = 0
     width: Size = Field(default=512, description="of the LSTMs and of the embeddings")
     dropout: Dropout = 0.3
 

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, TokensModel, Words, loss_term
+from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, Words, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.attention import Attention, AttentionMemory
@@ -93,9 +93,7 @@ class Speller(AttendingDecoder):
 
     def __init__(self, config: Seq2SeqModel, tokenizer: Tokenizer) -> None:
         width, memory = config.decoder, 2 * config.width
-        super().__init__(
-            TokensModel(text_decoder=width, text_heads=1, d_k=memory, heads=1, dropout=config.dropout), tokenizer
-        )
+        super().__init__(tokenizer, width, config.dropout)
         self.cells = nn.ModuleList([nn.LSTMCell(2 * width, width), nn.LSTMCell(width, width)])
         self.attention = Attention(width, memory, width, config.heads)
         self.mix = nn.Linear(2 * width, width)
