@@ -9,6 +9,7 @@ import torch
 from skipmodal.checkpoint import load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
 from skipmodal.config import dump_recipe
 from skipmodal.errors import UserError
+from skipmodal.training.resume import STARTED_FROM
 
 
 def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
@@ -36,6 +37,8 @@ def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
     }
     last.model.load_state_dict(mean)
     folders = [resolve_checkpoint(path) for path in paths]
-    card = read_card(folders[-1] / "card.md").rstrip("\n")
+    own, heading, quoted = read_card(folders[-1] / "card.md").partition(STARTED_FROM)
     names = ", ".join(folder.parent.name if folder.name in ("latest", "best") else folder.name for folder in folders)
-    save_checkpoint(out, replace(last, confidence=None, prototypes=None), f"{card}\n- mean of the weights of {names}\n")
+    line = f"- the mean of the weights of {names}; the steps and the loss above are those of the last\n"
+    card = own.rstrip("\n") + "\n" + line + heading + quoted
+    save_checkpoint(out, replace(last, confidence=None, prototypes=None), card)

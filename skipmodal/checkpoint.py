@@ -248,10 +248,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_prototypes(path: Path, model: System, device: torch.device) -> Tensor:
     found = load_file(path, device=str(device))["prototypes"]
-    fits = found.dim() == 2 and len(found) and found.shape[1] == model.image_encoder.width
+    fits = found.dim() == 2 and len(found) and found.shape[1] == _features_of(model)
     if not fits or found.dtype != torch.float16 or not found.isfinite().all():
         raise ValueError(f"{path.name}: does not fit the image encoder")
     return found
+
+
+def _features_of(model: System) -> int | None:
+    """Width of a picture's features; None for a system that reads no pictures."""
+    return model.image_encoder.width if "image" in model.reads else None
 
 
 def names_of(model: AnyModel) -> tuple[str, ...]:

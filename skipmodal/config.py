@@ -209,9 +209,6 @@ class TokensLoss(LossConfig):
     duration: float = loss_term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
-    realism: float = loss_term(
-        0.0, "a critic of D_spch's magnitudes (LSGAN), and its layers' outputs; not in the paper", "text-speech", False
-    )
     letters: float = loss_term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     round_trip: float = loss_term(
         0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False

@@ -44,7 +44,7 @@ def recipe(toy: Path):
     def make(**sections):
         tree = {
             "data": {"image_text": str(toy / "image-text"), "text_speech": str(toy / "text-speech"), "batch_size": 6},
-            "model": TINY[sections.get("model", {}).get("kind", "vector")],
+            "model": TINY.get(sections.get("model", {}).get("kind", "vector"), {}),
             "train": {
                 "max_steps": 4,
                 "log_every": 2,

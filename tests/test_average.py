@@ -12,6 +12,7 @@ from skipmodal.cli.app import app
 from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
+from skipmodal.training.resume import STARTED_FROM
 from tests.conftest import TINY
 from tests.models.tiny import AUDIO, tiny_model
 
@@ -22,7 +23,8 @@ def saved(folder: Path, shift: float = 0.0, **changes) -> Path:
         value.add_(int(100 * shift) if not value.is_floating_point() else shift)
     settings = {**TINY["tokens"], "frames_per_step": 3, "characters_per_second": 400, **changes}
     recipe = parse_recipe({"model": settings}, "tiny")
-    save_checkpoint(folder, Checkpoint(model, recipe, AUDIO, ImageConfig(size=16)), f"# Model card\n\n- {shift}\n")
+    card = f"# Model card\n\n- {shift}\n{STARTED_FROM}> - before\n"
+    save_checkpoint(folder, Checkpoint(model, recipe, AUDIO, ImageConfig(size=16)), card)
     return folder
 
 
@@ -37,7 +39,9 @@ def test_weights_are_the_mean_and_the_rest_the_last_ones(tmp_path):
             torch.testing.assert_close(value, first[name] + 0.3)
         else:
             assert torch.equal(value, last[name])
-    assert (tmp_path / "out" / "card.md").read_text() == "# Model card\n\n- 0.6\n- mean of the weights of a, b, c\n"
+    card = (tmp_path / "out" / "card.md").read_text()
+    line = "- the mean of the weights of a, b, c; the steps and the loss above are those of the last\n"
+    assert card == f"# Model card\n\n- 0.6\n{line}{STARTED_FROM}> - before\n"
 
 
 def test_the_command_and_what_it_refuses(tmp_path):

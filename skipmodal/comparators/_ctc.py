@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal.models.layers import length_mask, ratio
 from skipmodal.models.search import Sentences
-from skipmodal.text import EOS, PAD
+from skipmodal.text import BOS, EOS, PAD
 
 
 def ctc_loss(logits: Tensor, frames: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def spent(logits: Tensor, frames: Tensor, ids: Tensor, letters: Tensor) -> Tenso
 def greedy(logits: Tensor, frames: Tensor, max_length: int) -> Sentences:
     """The likeliest symbol of each frame, repeats and blanks dropped: logits (B, T, 66), frames (B,)."""
     logits = logits.clone()
-    logits[:, :, EOS] = -torch.inf
+    logits[:, :, (BOS, EOS)] = -torch.inf
     log_p, best = logits.float().log_softmax(2).max(2)
     mask = length_mask(frames, logits.shape[1])
     return sentences(collapse(best, mask), (log_p * mask).sum(1), max_length)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -73,6 +73,12 @@ class CycleGANRecipe(Recipe):
     model: CycleGANModel = CycleGANModel()
     loss: CycleGANLoss = CycleGANLoss()
 
+    @model_validator(mode="after")
+    def _both_at_once(self) -> "CycleGANRecipe":
+        if self.data.sampling != "mix":
+            raise ValueError("data.sampling must be mix: a batch needs pictures and recordings")
+        return self
+
 
 class CycleGAN(System):
     """Pictures and speech, each from the other."""
@@ -86,7 +92,7 @@ class CycleGAN(System):
         self.image_encoder, self.image_decoder = ImageEncoder(sizes), ImageDecoder(sizes, image.size)
         self.speech_encoder, self.speech_decoder = SpeechEncoder(sizes, audio.n_mels), SpeechDecoder(sizes, audio)
         self.from_image, self.from_speech = (nn.Linear(config.embedding, config.d_k) for _ in range(2))
-        self.image_critic, self.speech_critic = Critic(3, config.critics), Critic(1, config.critics)  # type: ignore[assignment]
+        self.image_critic, self.speech_critic = Critic(3, config.critics), Critic(1, config.critics)
         self.image_pool, self.speech_pool = Pool(3, image.size, image.size), Pool(1, WINDOW, audio.n_mels)
 
     def encode_image(self, pictures: Tensor) -> Latent:
@@ -119,13 +125,13 @@ class CycleGAN(System):
             if wanted & {"mel", "linear", "stop"}:
                 outputs.spoken = self.speech_decoder(outputs.speech, batch.mel, batch.mel_lengths, batch.linear_part)
         if outputs.image is None or outputs.speech is None:
-            return outputs  # `alternate`: no pair of modalities to translate between
+            return outputs  # at the end of a validation split
         if wanted & {"adversary_image", "cycle_speech"}:
             drawn = self.image_decoder(outputs.speech)
             if "cycle_speech" in wanted:
-                again = self.speech_decoder(self.encode_image(drawn), batch.mel, batch.mel_lengths, batch.linear_part)
+                again = self._speak(self.encode_image(drawn), batch.mel_lengths)
                 valid = length_mask(batch.mel_lengths, batch.mel.shape[1])
-                outputs.own["cycle_speech"] = mean((again.mel - batch.mel).abs()[valid])
+                outputs.own["cycle_speech"] = mean((again - batch.mel).abs()[valid])
             made["image"] = (self.image_critic, self.image_pool, drawn, batch.images)
         if wanted & {"adversary_speech", "cycle_image"}:
             lengths = batch.mel_lengths[torch.arange(len(batch.images), device=batch.mel.device) % len(batch.mel)]

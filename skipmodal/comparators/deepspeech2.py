@@ -5,14 +5,15 @@ width. As there, frames go through two-dimensional convolutions and bidirectiona
 """
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
 from skipmodal.comparators._ctc import ctc_loss, greedy
-from skipmodal.config import AnyModel, Dropout, Losses, Positive, Recipe, Size, loss_term
+from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
@@ -29,7 +30,7 @@ class DeepSpeech2Model(AnyModel):
     kind: Literal["deepspeech2"] = "deepspeech2"
     channels: Size = 32
     width: Size = 256
-    layers: Positive = 3
+    layers: Annotated[int, Field(ge=1, le=64)] = 3
     dropout: Dropout = 0.1
 
 
@@ -72,7 +73,7 @@ class DeepSpeech2(System):
             x = F.relu(norm(x.transpose(1, 2), length_mask(lengths, x.shape[2]))).transpose(1, 2)
         states = x.transpose(1, 2).flatten(2)
         for rnn in self.rnns:
-            states = rnn(self.dropout(states), lengths)
+            states = rnn(self.dropout(states), lengths) * length_mask(lengths, states.shape[1])[:, :, None]
         return Latent(states, states, lengths)
 
     def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:

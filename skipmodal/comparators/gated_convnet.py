@@ -7,7 +7,7 @@ beam search, and most of its layers and width.
 """
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class GatedConvNetModel(AnyModel):
     """Its sizes; those of a pair are of the first and of the last layer, with the others between them."""
 
     kind: Literal["gated_convnet"] = "gated_convnet"
-    layers: Positive = 8
+    layers: Annotated[int, Field(ge=1, le=64)] = 8
     channels: tuple[Size, Size] = (96, 192)
     kernels: tuple[Size, Size] = Field(default=(7, 15), description="frames that a convolution sees")
     stride: Positive = Field(default=2, description="of the first layer: frames of mel to one of letters")

@@ -148,9 +148,10 @@ class Tacotron2(Speaker):
         """Only the first LSTM needs a loop."""
         number, attending, hidden = state
         known, weights, attending = self.attention_rnn(self.prenet(frames[:, :, -1], number), attending)
-        known = self.dropout(known)
+        width = self.rnn.hidden_size
+        known = torch.cat([self.dropout(known[:, :, :width]), known[:, :, width:]], 2)
         x, hidden = lstm_step(self.rnn, known, hidden) if frames.shape[1] == 1 else self.rnn(known, hidden)
-        x = torch.cat([self.dropout(x), known[:, :, self.rnn.hidden_size :]], 2)
+        x = torch.cat([self.dropout(x), known[:, :, width:]], 2)
         mel = self.output(x).unflatten(2, (self.frames_a_step, self.n_mels))
         return Steps(mel, self.stop(x)[..., 0], weights, (number + frames.shape[1], attending, hidden))
 

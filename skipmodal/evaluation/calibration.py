@@ -95,7 +95,8 @@ def prototypes(translator: Translator, dataset: PreparedDataset, batch_size: int
 
 
 def _unit(latent: Latent) -> np.ndarray:
-    assert latent.seen is not None
+    if latent.seen is None:
+        raise UserError("confidence is for captions of pictures, which this kind of model does not write")
     if not latent.seen.isfinite().all():
         raise UserError("the image encoder gives what is not finite: its weights are damaged")
     return torch.nn.functional.normalize(latent.seen.float(), dim=1).cpu().numpy()

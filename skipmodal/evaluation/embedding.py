@@ -62,6 +62,8 @@ def embed(
     """
     if against is not None and against.meta.kind == dataset.meta.kind:
         raise UserError(f"{against.path}: is {against.meta.kind} as {dataset.path} is; give one of the other kind")
+    if translator.model.d_k is None:
+        raise UserError(f"a model of kind {translator.model.kind} has no space that all modalities share")
     datasets = [dataset] if against is None else [dataset, against]
     smallest = min(datasets, key=lambda each: len(each.indices(split)))
     count = len(smallest.indices(split)[:limit])

@@ -19,7 +19,6 @@ from skipmodal.models.decoders.speech import Imitation, Speech
 from skipmodal.models.decoders.text import TextDecoder, Written
 from skipmodal.models.encoders.image import ImageEncoder, ImageFeatures
 from skipmodal.models.latent import Latent
-from skipmodal.models.realism import SpectrogramCritic
 from skipmodal.models.search import Sentences
 from skipmodal.tokenizer import Tokenizer
 
@@ -59,7 +58,6 @@ class System(nn.Module):
     adversary: Adversary
     image_encoder: ImageEncoder | ImageFeatures
     text_decoder: TextDecoder | AttendingDecoder
-    speech_critic: SpectrogramCritic
 
     def __init__(self, config: AnyModel, tokenizer: Tokenizer) -> None:
         super().__init__()

@@ -27,13 +27,12 @@ from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
-from skipmodal.models.realism import SpectrogramCritic
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
-SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment", "realism"})
+SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment"})
 
 
 class SkipModal(System):
@@ -64,8 +63,6 @@ class SkipModal(System):
         self.bottleneck = Bottleneck(config)
         self.adversary = Adversary(config)
         self.image_decoder = ImageDecoder(config, image.size)
-        if isinstance(config, TokensModel):
-            self.speech_critic = SpectrogramCritic()
         self.frames_a_step, self.attends = config.frames_per_step, isinstance(config, TokensModel)
 
     def load_published(self) -> None:

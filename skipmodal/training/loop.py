@@ -163,6 +163,9 @@ def _train(
                     loss = total_loss(losses, weights, ramp)
                 if reward is not None:
                     totals.setdefault("reward", []).append(reward)
+                if not losses:
+                    of = f"data.sampling={recipe.data.sampling}"
+                    raise UserError(f"{of}: a model of kind {model.kind} learns nothing from such batches")
                 if not loss.requires_grad:
                     parts = " or ".join(recipe.train.only)
                     raise UserError(f"train.only: no loss of this batch ({', '.join(losses)}) trains {parts}")

@@ -6,7 +6,6 @@ from skipmodal.audio import AudioConfig
 from skipmodal.config import Losses
 from skipmodal.data.batches import Batch
 from skipmodal.models.base import System
-from skipmodal.models.decoders.speech import Speech
 from skipmodal.training.losses import compute_losses
 from skipmodal.training.self_critical import SelfCritical
 
@@ -21,17 +20,10 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Unweighted losses; `reward` beside them where captions are rewarded."""
-        linear = batch.linear(self.audio) if len(batch.mel) else None
+        linear = batch.linear(self.audio) if len(batch.mel) and "linear" in self.wanted else None
         outputs = self.model(batch, self.wanted)
         losses = compute_losses(outputs, batch, linear, self.wanted)
-        if "realism" in self.wanted and outputs.spoken is not None:
-            losses["critic"], losses["realism"] = self._realism(outputs.spoken, batch, linear)
         if self.critic is not None and outputs.image is not None:
             decoder, references = self.model.text_decoder, batch.references
             losses["self_critical"], losses["reward"] = self.critic(decoder, outputs.image, references)
         return losses
-
-    def _realism(self, spoken: Speech, batch: Batch, linear: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert linear is not None
-        lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
-        return self.model.speech_critic.game(spoken.linear, linear, lengths)

@@ -26,7 +26,7 @@ def validate(
     half = 2 * recipe.data.batch_size
     for batch in validation_batches(a, b, model.tokenizer, recipe.train.eval_items, half, recipe.data.sampling):
         batch = batch.to(device)
-        linear = batch.linear(b.meta.audio) if len(batch.mel) else None
+        linear = batch.linear(b.meta.audio) if len(batch.mel) and "linear" in weights else None
         items = {"image-text": len(batch.images), "text-speech": len(batch.mel), "both": len(batch.ids)}
         losses = compute_losses(model(batch, weights), batch, linear, weights)
         for name, value in losses.items():

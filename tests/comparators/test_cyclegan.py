@@ -58,13 +58,19 @@ def test_it_learns_its_cycles_by_heart():
     assert last < 0.6 * first
     with torch.no_grad():
         drawn = system.generate_image(system.encode_speech(batch.mel, batch.mel_lengths))
-        again = system.speech_decoder(system.encode_image(drawn), batch.mel, batch.mel_lengths).mel
-        other = system.speech_decoder(system.encode_image(drawn.flip(0)), batch.mel, batch.mel_lengths).mel
+        again = system._speak(system.encode_image(drawn), batch.mel_lengths)
+        other = system._speak(system.encode_image(drawn.flip(0)), batch.mel_lengths)
         valid = torch.arange(batch.mel.shape[1]) < batch.mel_lengths[:, None]
         # The picture of a recording tells which recording it was.
         assert (again - batch.mel)[valid].abs().mean() < 0.8 * (other - batch.mel)[valid].abs().mean()
         speech, sentences = system.generate_speech(system.encode_image(batch.images), 30, 10)
         assert sentences is None and speech.linear.shape[2] == AUDIO.n_linear
+
+
+def test_batches_of_one_dataset_alone_are_refused():
+    for sampling in ("alternate", "image-text"):
+        with pytest.raises(UserError, match=r"data\.sampling must be mix"):
+            parse_recipe({"model": {"kind": "cyclegan"}, "data": {"sampling": sampling}}, "cyclegan")
 
 
 def test_it_reads_and_writes_no_text():

@@ -26,6 +26,11 @@ def test_it_learns_a_batch_by_heart():
         batch.mel[1, batch.mel_lengths[1] :] = 9.0
         again = system.generate_text(system.encode_speech(batch.mel, batch.mel_lengths), 20)
         assert torch.equal(again.ids, found.ids)
+        # An item is the same alone as in a batch.
+        both = system.encode_speech(batch.mel, batch.mel_lengths)
+        frames = int(batch.mel_lengths[1])
+        alone = system.encode_speech(batch.mel[1:2, :frames], batch.mel_lengths[1:2])
+        torch.testing.assert_close(both.mean[1:2], alone.mean)
         short = system.generate_text(system.encode_speech(batch.mel, batch.mel_lengths), 3)
     assert short.capped.tolist() == [True, False, False] and text.decode(short.ids[0].tolist()) == "ab"
 

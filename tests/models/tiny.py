@@ -18,7 +18,7 @@ AUDIO = AudioConfig(n_fft=64, win_length=64, hop_length=16, n_mels=8)
 KINDS = ("vector", "tokens")
 _LOSSES: dict[str, type[LossConfig]] = {"vector": VectorLoss, "tokens": TokensLoss}
 # All losses of a kind that a pass of the model gives.
-WANTED = {kind: {term.name for term in loss().terms()} - {"self_critical", "realism"} for kind, loss in _LOSSES.items()}
+WANTED = {kind: {term.name for term in loss().terms()} - {"self_critical"} for kind, loss in _LOSSES.items()}
 _CHANGES: dict[str, dict] = {"vector": {}, "tokens": {"frames_per_step": 3, "characters_per_second": 400}}
 
 

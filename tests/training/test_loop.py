@@ -123,6 +123,12 @@ def test_an_interrupt_saves_and_exits_130(recipe, tmp_path):
     assert load_trainer(run / "latest").numbers["step"] >= 3
 
 
+def test_batches_that_a_system_learns_nothing_from_are_refused(recipe, tmp_path):
+    model = {"kind": "deepspeech2", "channels": 2, "width": 8, "layers": 1}
+    with pytest.raises(UserError, match=r"data\.sampling=image-text: a model of kind deepspeech2 learns nothing"):
+        loop.train(recipe(model=model, data={"sampling": "image-text"}), tmp_path / "run")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_its_loaders_too_saves_all_the_same(recipe, tmp_path, number):
     run = tmp_path / "run"

@@ -53,7 +53,7 @@ class AttendingDecoder(nn.Module):
             scores = packing.pack(self.copying.scores(states[:, :-1], copies))
             logits = merge(logits, scores, copies.tokens[row], self.copying.hidden(copies)[row])
         spans = self.spelling.lengths[target]
-        return Written(packing.pad(logits), target, spans, states[:, :-1], states[:, 1:], weights[:, :, :-1])
+        return Written(packing.pad(logits), target, spans, states[:, 1:], weights[:, :, :-1])
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, S), each written from character `starts` (B, S) on -> states (B, S, width), attention."""

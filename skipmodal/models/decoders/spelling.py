@@ -46,7 +46,7 @@ class Spelling(nn.Module):
         return found._replace(ids=ids[:, :max_length], capped=found.capped | ((ids != PAD).sum(1) > max_length))
 
     def spread(self, states: Tensor, tokens: Tensor, characters: int) -> Tensor:
-        """States (B, S, W) at tokens (B, S) -> those of the token that each character is of (B, characters, W)."""
+        """Values (B, S, W) of tokens (B, S) -> those of the token that each character is of (B, characters, W)."""
         places = torch.arange(characters, device=tokens.device).expand(len(tokens), -1).contiguous()
         ends = self.lengths[tokens].cumsum(1)
         token = torch.searchsorted(ends, places, right=True).clamp(max=tokens.shape[1] - 1)

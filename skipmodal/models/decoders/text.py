@@ -20,7 +20,6 @@ class Written(NamedTuple):
     logits: Tensor  # (B, S, tokens), undefined in the padding
     target: Tensor  # (B, S), padded: what it should have written
     spans: Tensor  # (B, S) characters of each token of the target
-    states: Tensor  # (B, S, width), its hidden states before each
     taken: Tensor | None = None  # (B, S, width), its hidden states once it has taken each, where it attends
     attention: Tensor | None = None  # (B, heads, S, N) weights over the latent
 
@@ -28,7 +27,7 @@ class Written(NamedTuple):
         """Those of sentences (R,)."""
         attention = None if self.attention is None else self.attention[index]
         taken = None if self.taken is None else self.taken[index]
-        return Written(self.logits[index], self.target[index], self.spans[index], self.states[index], taken, attention)
+        return Written(self.logits[index], self.target[index], self.spans[index], taken, attention)
 
 
 class TextDecoder(nn.Module):
@@ -66,7 +65,7 @@ class TextDecoder(nn.Module):
             history = history.masked_fill(torch.rand(history.shape, device=u.device) < self.history_dropout, BOS)
         states, _ = self.lstm(self._inputs(u, history), self.initial_state(u))
         states = self.dropout(states)
-        return Written(self.output(states), target, self.spelling.lengths[target], states)
+        return Written(self.output(states), target, self.spelling.lengths[target])
 
     def _inputs(self, u: Tensor, ids: Tensor) -> Tensor:
         embedded = self.embed(ids)

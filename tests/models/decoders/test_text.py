@@ -112,7 +112,7 @@ def test_texts_of_one_owner_are_as_if_each_had_its_own(kind):
     shared = model.text_decoder(latent, batch.tokens, owners)
     apart = model.text_decoder(latent.rows(owners), batch.tokens)
     torch.testing.assert_close(shared.logits, apart.logits)
-    torch.testing.assert_close(shared.states, apart.states)
+    torch.testing.assert_close(shared.taken, apart.taken)
     assert (shared.attention is None) == (kind == "vector")
 
 
