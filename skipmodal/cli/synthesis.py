@@ -58,9 +58,9 @@ Rate = Annotated[
     int | None,
     typer.Option(min=4000, max=192_000, help="Sample rate of the speech in Hz.", show_default="the model's"),
 ]
-Vtt = Annotated[bool, typer.Option("--vtt", help="Also write the times of the words as WebVTT subtitles.")]
-Srt = Annotated[bool, typer.Option("--srt", help="Also write them as SubRip subtitles.")]
-TextGrid = Annotated[bool, typer.Option("--textgrid", help="Also write them as a Praat TextGrid.")]
+Vtt = Annotated[bool, typer.Option("--vtt", help="Also write the sentence as a WebVTT subtitle.")]
+Srt = Annotated[bool, typer.Option("--srt", help="Also write the sentence as a SubRip subtitle.")]
+TextGrid = Annotated[bool, typer.Option("--textgrid", help="Also write the times of the words, as a Praat TextGrid.")]
 File = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Speak all of a text file, sentence by sentence, into one; - reads stdin."),
