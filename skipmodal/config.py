@@ -274,6 +274,9 @@ class TokensRecipe(Recipe):
     def _made_from_what_is_there(self) -> "TokensRecipe":
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
+        reader = not self.train.only or "letter_reader" in self.train.only
+        if self.loss.mel and reader and not self.loss.letters:
+            raise ValueError("loss.mel needs loss.letters: D_spch reads the letters of a sentence from D_txt's states")
         return self
 
 
