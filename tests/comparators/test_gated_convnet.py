@@ -9,25 +9,14 @@ from skipmodal import text
 from skipmodal.comparators._asg import asg_loss, best_paths, marked, unmarked
 from skipmodal.comparators.gated_convnet import GatedConv
 from skipmodal.text import EOS, SYMBOLS
-from tests.comparators.learning import learn
-from tests.models.tiny import tiny_batch
+from tests.comparators.learning import batch_saying, learn
 
 SIZES = {"layers": 3, "channels": (16, 24), "kernels": (3, 5), "dropout": 0.0}
 
 
-def short_texts(*texts):
-    """A batch whose recordings say these."""
-    batch = tiny_batch()
-    batch.ids[2:, :] = 0
-    for row, letters in enumerate(texts, 2):  # half as many frames as the recordings have must do
-        ids = text.encode(letters)
-        batch.ids[row, : len(ids)], batch.lengths[row] = torch.tensor(ids), len(ids)
-    return batch
-
-
 @pytest.mark.parametrize("criterion", ["ctc", "asg"])
 def test_it_learns_a_batch_by_heart_and_does_not_hear_padding(criterion):
-    batch = short_texts("abbb", "ba", "cc")
+    batch = batch_saying("abbb", "ba", "cc")
     system, first, last = learn("gated_convnet", 120, batch, criterion=criterion, **SIZES)
     assert last < 0.1 * first
     with torch.no_grad():

@@ -6,25 +6,14 @@ import torch
 from skipmodal import text
 from skipmodal.comparators._ctc import greedy, spent
 from skipmodal.comparators.policy_learning import edits, policy_loss
-from tests.comparators.learning import learn
-from tests.models.tiny import tiny_batch
+from tests.comparators.learning import batch_saying, learn
 
 SIZES = {"channels": 4, "width": 24, "layers": 2, "dropout": 0.0, "samples": 2}
 
 
-def said(*texts):
-    """A batch whose recordings say these: half as many frames as the recordings have must do."""
-    batch = tiny_batch()
-    batch.ids[2:, :] = 0
-    for row, letters in enumerate(texts, 2):
-        ids = text.encode(letters)
-        batch.ids[row, : len(ids)], batch.lengths[row] = torch.tensor(ids), len(ids)
-    return batch
-
-
 @pytest.mark.parametrize("errors", ["words", "characters"])
 def test_it_learns_a_batch_by_heart_and_does_not_hear_padding(errors):
-    batch = said("a b c", "b a", "c")
+    batch = batch_saying("a b c", "b a", "c")
     system, first, last = learn("policy_learning", 150, batch, errors=errors, **SIZES)
     assert last < 0.1 * first
     with torch.no_grad():

@@ -9,8 +9,7 @@ from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.text import BOS, EOS, PAD
 from skipmodal.tokenizer import Tokenizer
-from tests.comparators.learning import learn
-from tests.models.tiny import tiny_batch
+from tests.comparators.learning import batch_saying, learn
 
 SIZES = {
     "width": 16, "layers": 2, "halvings": 1, "decoder": 24, "heads": 2, "characters_per_second": 400.0, "dropout": 0.0
@@ -22,11 +21,7 @@ SAID = ("a dog", "the cat", "oh")
 @pytest.fixture(scope="module")
 def learned():
     """A system that knows its batch, and the batch."""
-    batch, tokenizer = tiny_batch(), Tokenizer(WORDS)
-    batch.ids[2:, :] = 0
-    for row, said in enumerate(SAID, 2):
-        ids = text.encode(said)
-        batch.ids[row, : len(ids)], batch.lengths[row] = torch.tensor(ids), len(ids)
+    batch, tokenizer = batch_saying(*SAID), Tokenizer(WORDS)
     tokens = [torch.tensor(tokenizer.encode(text.decode(row))) for row in batch.ids.tolist()]
     batch.tokens = pad_sequence(tokens, batch_first=True)
     system, first, last = learn("seq2seq", 80, batch, words=WORDS, **SIZES)
