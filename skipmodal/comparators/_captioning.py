@@ -18,7 +18,6 @@ from skipmodal.models.latent import Latent
 from skipmodal.models.layers import length_mask
 from skipmodal.models.search import Sentences, State
 from skipmodal.text import PAD
-from skipmodal.tokenizer import Tokenizer
 
 Memory = tuple[Tensor, ...]  # what each step of a decoder attends to, a row an item
 
@@ -128,9 +127,6 @@ class Captioner(System):
     reads, writes = frozenset({"image"}), frozenset({"text"})
     image_encoder: ImageFeatures
     text_decoder: RecurrentDecoder
-
-    def __init__(self, config: CaptioningModel, tokenizer: Tokenizer) -> None:
-        super().__init__(config, tokenizer)
 
     def load_published(self) -> None:
         self.image_encoder.load_published()

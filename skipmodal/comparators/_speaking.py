@@ -89,8 +89,8 @@ class Speaker(System):
         outputs = Outputs()
         if not len(batch.mel):
             return outputs
-        lengths = batch.lengths[len(batch.owners) :]
-        latent = self.encode_text(batch.ids[len(batch.owners) :, : int(lengths.max())], lengths)
+        ids, lengths = batch.spoken
+        latent = self.encode_text(ids[:, : int(lengths.max())], lengths)
         spoken, coarse = self.follow(latent, batch.mel, batch.mel_lengths, batch.linear_part)
         outputs.spoken = spoken
         if "coarse" in wanted:

@@ -80,10 +80,7 @@ class DeepSpeech2(System):
         outputs = Outputs()
         if "ctc" in wanted and len(batch.mel):
             latent = self.encode_speech(batch.mel, batch.mel_lengths)
-            first = len(batch.owners)
-            outputs.own["ctc"] = ctc_loss(
-                self._logits(latent), latent.lengths, batch.ids[first:], batch.lengths[first:]
-            )
+            outputs.own["ctc"] = ctc_loss(self._logits(latent), latent.lengths, *batch.spoken)
         return outputs
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:

@@ -104,8 +104,7 @@ class GatedConvNet(System):
         outputs = Outputs()
         if "transcript" in wanted and len(batch.mel):
             latent = self.encode_speech(batch.mel, batch.mel_lengths)
-            scores, first = self.output(latent.u), len(batch.owners)
-            texts = latent.lengths, batch.ids[first:], batch.lengths[first:]
+            scores, texts = self.output(latent.u), (latent.lengths, *batch.spoken)
             outputs.own["transcript"] = (
                 ctc_loss(scores, *texts) if self.transitions is None
                 else asg_loss(scores, self.transitions.weight, *texts)

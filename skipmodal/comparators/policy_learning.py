@@ -62,7 +62,7 @@ class PolicyLearning(DeepSpeech2):
         if len(batch.mel) and {"ctc", "policy"} & set(wanted):
             latent = self.encode_speech(batch.mel, batch.mel_lengths)
             logits, frames = self._logits(latent), latent.lengths
-            ids, lengths = batch.ids[len(batch.owners) :], batch.lengths[len(batch.owners) :]
+            ids, lengths = batch.spoken
             if "ctc" in wanted:
                 outputs.own["ctc"] = ctc_loss(logits, frames, ids, lengths)
             if "policy" in wanted:

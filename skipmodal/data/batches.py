@@ -49,6 +49,12 @@ class Batch:
         return torch.searchsorted(self.owners, torch.arange(len(self.images), device=self.owners.device))
 
     @property
+    def spoken(self) -> tuple[Tensor, Tensor]:
+        """The texts of B's recordings: characters (Nb, L) and lengths (Nb,)."""
+        first = len(self.owners)
+        return self.ids[first:], self.lengths[first:]
+
+    @property
     def pictures(self) -> Tensor:
         """What the image encoder takes."""
         return self.images if self.features is None else self.features
