@@ -55,6 +55,10 @@ class DataConfig(Section):
     )
     workers: Annotated[int, Field(ge=0, le=1024, description="loader processes; 0 loads in the training process")] = 0
 
+    def datasets(self) -> dict[str, Path]:
+        """Where A and B lie, by the kind of what was prepared."""
+        return {"image-text": self.image_text, "text-speech": self.text_speech}
+
 
 class AnyModel(Section):
     """What the network of every kind has."""

@@ -65,6 +65,8 @@ def sweep(
                 failed += result.error is not None
                 typer.echo(f"{len(results)} of {total}: {each.name}: {_told(result)}", err=True)
     except KeyboardInterrupt:
+        if results:
+            write_tables(plan, results, run)
         typer.echo("stopped; the same command goes on from here", err=True)
         raise
     typer.echo(write_tables(plan, results, run), nl=False)

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from skipmodal.config import MAX_LISTED, Recipe, Section, describe, load_recipe, read_yaml, recipes_folder
+from skipmodal.config import MAX_LISTED, DataConfig, Recipe, Section, describe, load_recipe, read_yaml, recipes_folder
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.measure import FIGURES, PAIRED
+from skipmodal.evaluation.measure import FIGURES
 from skipmodal.evaluation.published import TABLES
 from skipmodal.evaluation.tasks import TASKS
 from skipmodal.metrics.transcribe import Transcriber
@@ -23,11 +23,12 @@ Name = Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]
 
 
 class Measure(Section):
-    """One evaluation of every trained run, as `skipmodal eval` does it."""
+    """One evaluation of every trained run, on the run's own datasets, as `skipmodal eval` does it."""
 
     task: Literal["toy", "embedding", "img2speech", "img2text", "speech2text", "text2speech"]
-    data: Path = Field(description="prepared dataset")
-    against: Path | None = Field(default=None, description="toy, embedding: the second one")
+    pair: Literal["image", "speech"] | None = Field(
+        default=None, description="embedding: texts and these alone; none: all three modalities"
+    )
     split: Literal["train", "val", "test"] = "test"
     limit: Annotated[int | None, Field(ge=2, description="the first items only")] = None
     max_seconds: Annotated[float, Field(ge=0.1, le=60, description="length cap of the speech")] = 15.0
@@ -36,16 +37,33 @@ class Measure(Section):
 
     def column(self, figure: str) -> str:
         """The head of a figure's column: with its direction, where it doesn't name one itself."""
+        if self.pair is not None:
+            return f"{figure} ({self.pair} or text)"
         return f"{self.task} {figure}" if self.task in TASKS else figure
 
+    def datasets(self, data: DataConfig) -> list[Path]:
+        """Of a run's two datasets those that are measured on."""
+        kind = TASKS.get(self.task, {"image": "image-text", "speech": "text-speech", None: None}[self.pair])
+        return [path for of, path in data.datasets().items() if kind in (of, None)]
 
-class System(Section):
+
+class Trained(Section):
+    """What is trained: a recipe and what is changed in it."""
+
+    recipe: str
+    overrides: tuple[str, ...] = Field(default=(), alias="set")
+
+
+class System(Trained):
     """One row of the table."""
 
     name: Name
-    recipe: str
-    overrides: tuple[str, ...] = Field(default=(), alias="set")
+    then: Trained | None = Field(default=None, description="Piecewise: a second model, which says what this one writes")
     paper: dict[str, str] = Field(default={}, description="tables of the paper, and the row that this system is there")
+
+    @property
+    def parts(self) -> tuple[Trained, ...]:
+        return (self,) if self.then is None else (self, self.then)
 
 
 class SweepFile(Section):
@@ -68,6 +86,7 @@ class Run:
     recipe_name: str
     overrides: tuple[str, ...]
     recipe: Recipe
+    then: Recipe | None
     measures: tuple[Measure, ...]
     folder: Path
     cpus: int
@@ -76,6 +95,12 @@ class Run:
     @property
     def name(self) -> str:
         return f"{self.system}, seed {self.seed}"
+
+    @property
+    def models(self) -> tuple[tuple[Recipe, Path], ...]:
+        """What is trained, and where: one model, or two."""
+        first = (self.recipe, self.folder)
+        return (first,) if self.then is None else (first, (self.then, self.folder / "then"))
 
 
 @dataclass(frozen=True)
@@ -103,19 +128,20 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
         raise UserError(f"sweep {file}: {describe(error, SweepFile)}") from error
     problems: list[str] = []
     runs = []
-    for system in sweep.systems:
-        changes = (*sweep.overrides, *system.overrides, *overrides)
-        if any(change.startswith("train.seed=") for change in changes):
-            problems.append(f"{system.name}: train.seed is what `seeds` is for")
-        for seed in sweep.seeds:
+    for seed in sweep.seeds:  # outside, so that a sweep that is cut short has compared all systems with fewer seeds
+        for system in sweep.systems:
             try:
-                recipe = load_recipe(system.recipe, [*changes, f"train.seed={seed}"])
-            except UserError as error:  # of every seed the same
+                recipe, *then = (
+                    load_recipe(part.recipe, [*sweep.overrides, *part.overrides, *overrides, f"train.seed={seed}"])
+                    for part in system.parts
+                )
+            except UserError as error:
                 problems.append(f"{system.name}: {error}")
-                break
+                continue
+            changes = (*sweep.overrides, *system.overrides, *overrides)
             runs.append(
                 Run(
-                    system.name, seed, system.recipe, changes, recipe, sweep.evaluate,
+                    system.name, seed, system.recipe, changes, recipe, then[0] if then else None, sweep.evaluate,
                     folder / f"{_slug(system.name)}-s{seed}", sweep.cpus, sweep.gpus,
                 )
             )  # fmt: skip
@@ -127,8 +153,14 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
     problems += [f"evaluate: {column!r} is given twice" for column in _twice(columns)]
     problems += [problem for measure in sweep.evaluate for problem in _check_measure(measure)]
     problems += [problem for system in sweep.systems for problem in _check_paper(system)]
-    used = {(run.recipe.data.image_text, "image-text") for run in runs}
-    used |= {(run.recipe.data.text_speech, "text-speech") for run in runs}
+    problems += [
+        f"{system.name}: train.seed is what `seeds` is for"
+        for system in sweep.systems
+        for change in (*sweep.overrides, *overrides, *(change for part in system.parts for change in part.overrides))
+        if change.startswith("train.seed=")
+    ]
+    recipes = [recipe for run in runs for recipe, _ in run.models]
+    used = {(path, kind) for recipe in recipes for kind, path in recipe.data.datasets().items()}
     problems += [problem for path, kind in sorted(used) for problem in _check_data(path, kind)]
     if problems:
         shown = list(dict.fromkeys(problems))
@@ -162,13 +194,8 @@ def _check_measure(measure: Measure) -> Iterator[str]:
     task = measure.task
     for figure in set(measure.figures) - set(FIGURES[task]):
         yield f"evaluate: {task} has no figure {figure!r}; it has {', '.join(FIGURES[task])}"
-    if measure.against is not None and task not in PAIRED:
-        yield f"evaluate: {task} takes one dataset, and no `against`"
-    if measure.against is None and task == "toy":
-        yield "evaluate: toy needs `against`, the recordings"
-    yield from _check_data(measure.data, "image-text" if task == "toy" else TASKS.get(task))
-    if measure.against is not None:
-        yield from _check_data(measure.against, "text-speech" if task == "toy" else None)
+    if measure.pair is not None and task != "embedding":
+        yield f"evaluate: {task} has no use for a `pair`"
     if task in TASKS and task.endswith("speech"):
         if measure.transcriber is None:
             yield f"evaluate: {task} needs a `transcriber` to be heard"
@@ -189,7 +216,7 @@ def _check_paper(system: System) -> Iterator[str]:
             yield f"{system.name}: {name} has no row {row!r}; it has: {'; '.join(rows)}"
 
 
-def _check_data(path: Path, kind: str | None) -> Iterator[str]:
+def _check_data(path: Path, kind: str) -> Iterator[str]:
     try:
         found = PreparedDataset(path, features=False).meta.kind
     except UserError as error:

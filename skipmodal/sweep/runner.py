@@ -4,6 +4,7 @@ DIR/SYSTEM-sSEED/
     run.json      recipe, overrides and settings, and the seconds of CPU that training has taken so far
     result.json   the same with the figures, once they are measured
     latest/ best/ tensorboard/   the training run
+    then/         that of a second model, which says what the first one writes
     train.log     what `skipmodal train` says
     eval/         reports with all figures and what was said of each item
 """
@@ -64,15 +65,17 @@ def check_unchanged(run: Run) -> None:
     if found is None:
         return
     try:
-        old, new = dump_recipe(recipe_of(found.get("settings"))), dump_recipe(run.recipe)
-    except ValidationError as error:
+        old = [dump_recipe(recipe_of(tree)) for tree in found["settings"]]
+    except (KeyError, ValidationError) as error:
         raise UserError(f"{run.name}: {run.folder} is of another version; give a new --run, or remove it") from error
+    new = _settings(run)
     if old != new:
         changed = [
             f"{section}.{key}={value}"
-            for section, values in old.items()
+            for one, other in zip(old, new, strict=False)
+            for section, values in one.items()
             for key, value in values.items()
-            if new[section].get(key) != value
+            if other[section].get(key) != value
         ]
         shown = ", ".join(changed[:5]) or "less"
         raise UserError(f"{run.name}: {run.folder} was made with {shown}; set it so, give a new --run, or remove it")
@@ -106,7 +109,8 @@ def execute(run: Run) -> Result:
             return done
         torch.set_num_threads(run.cpus)
         with redirect_stderr(log), _accounting(run):
-            train(run.recipe, run.folder, resume=True)
+            for recipe, folder in run.models:
+                train(recipe, folder, resume=True)
         with redirect_stderr(log):
             figures = _figures(run)
         record = {**(_read(run.folder / "run.json") or {}), "evaluate": _measures(run), "figures": figures}
@@ -117,15 +121,18 @@ def execute(run: Run) -> Result:
 def _figures(run: Run) -> dict[str, float | None]:
     """Measures the best checkpoint, as `skipmodal eval` does; whole reports go into the run's folder."""
     device = pick_device(run.recipe.train.device)
-    loaded = load_checkpoint(run.folder, device)
+    loaded, *second = (load_checkpoint(folder, device) for _, folder in run.models)
     figures: dict[str, float | None] = {}
     for number, each in enumerate(run.measures, 1):
-        translator = Translator(loaded, device, max_seconds=each.max_seconds, max_text=300)
+        translator, *then = (
+            Translator(each_of, device, max_seconds=each.max_seconds, max_text=300) for each_of in (loaded, *second)
+        )
         features = translator.image.encoder != "none"
+        dataset, *against = (PreparedDataset(path, features=features) for path in each.datasets(run.recipe.data))
         report = measure(
-            loaded, translator, each.task, PreparedDataset(each.data, features=features),
-            PreparedDataset(each.against, features=features) if each.against else None,
-            transcriber=Transcriber(each.transcriber) if each.transcriber else None, split=each.split, limit=each.limit,
+            loaded, translator, each.task, dataset, against[0] if against else None,
+            transcriber=Transcriber(each.transcriber) if each.transcriber else None, then=then[0] if then else None,
+            split=each.split, limit=each.limit,
         )  # fmt: skip
         folder = run.folder / "eval" / f"{number}-{each.task}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +151,7 @@ def _accounting(run: Run) -> Iterator[None]:
     def note() -> None:
         _write(path, {
             "system": run.system, "seed": run.seed, "recipe": run.recipe_name, "overrides": run.overrides,
-            "settings": dump_recipe(run.recipe), "cpu_seconds": round(before + _cpu_seconds() - started, 1),
+            "settings": _settings(run), "cpu_seconds": round(before + _cpu_seconds() - started, 1),
         })  # fmt: skip
 
     def keep() -> None:
@@ -165,6 +172,10 @@ def _accounting(run: Run) -> Iterator[None]:
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and seen end."""
     return sum(os.times()[:4])
+
+
+def _settings(run: Run) -> list[dict[str, Any]]:
+    return [dump_recipe(recipe) for recipe, _ in run.models]
 
 
 def _measures(run: Run) -> list[dict[str, Any]]:

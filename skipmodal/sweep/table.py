@@ -81,18 +81,22 @@ def tabulate(plan: Plan, results: Mapping[Run, Result]) -> list[Row]:
 
 
 def markdown(plan: Plan, rows: Sequence[Row]) -> str:
-    """Means and deviations, then the paper's columns."""
+    """Means and deviations; then the paper's figures of those systems that it has."""
     columns, published = [*plan.columns, MINUTES], _published(rows)
-    lines = [["system", "seeds", *columns, *published], ["---", *["---:"] * (1 + len(columns) + len(published))]]
-    for row in rows:
-        cells = [str(row.cells[column]) for column in columns]
-        lines.append([row.name, str(row.seeds), *cells, *(row.published.get(head, "") for head in published)])
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    cells = [[row.name, str(row.seeds), *(str(row.cells[column]) for column in columns)] for row in rows]
     seeds = ", ".join(map(str, plan.seeds))
-    note = f"Mean ± standard deviation over the seeds {seeds}."
+    text = f"{_table(['system', 'seeds', *columns], cells)}\nMean ± standard deviation over the seeds {seeds}.\n"
     if published:
-        note += " Columns that begin with a place in the paper are its own, of its own data: not comparable."
-    return f"{table}\n\n{note}\n"
+        cells = [[row.name, *(row.published.get(head, "") for head in published)] for row in rows if row.published]
+        text += (
+            f"\n{_table(['system', *published], cells)}\nThe paper's own figures, of its own data: not comparable.\n"
+        )
+    return text
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def as_csv(plan: Plan, rows: Sequence[Row]) -> str:

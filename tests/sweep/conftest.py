@@ -9,7 +9,7 @@ from skipmodal.config import dump_recipe
 
 
 @pytest.fixture
-def sweep(recipe, toy, tmp_path):
+def sweep(recipe, tmp_path):
     """Writes a sweep file and returns its path."""
 
     def make(
@@ -17,12 +17,13 @@ def sweep(recipe, toy, tmp_path):
     ):
         tree = dump_recipe(recipe(loss={"adversary": 0.0}, train={"max_steps": steps}))
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tree))
-        data = {"data": str(toy / "image-text"), "against": str(toy / "text-speech"), "limit": 4, "split": "train"}
+        data = {"limit": 4, "split": "train"}
         content = {
             "seeds": list(seeds),
             "evaluate": evaluate or [
                 {"task": "toy", **data, "max_seconds": 0.2, "figures": ["img2text whole", "img2speech whole"]},
                 {"task": "embedding", **data, "figures": ["modality from z", "modality from z, by C"]},
+                {"task": "embedding", "pair": "image", **data, "figures": ["modality from z"]},
             ],
             "systems": [
                 {"name": name, "recipe": str(tmp_path / "tiny.yaml"), "set": changes, "paper": paper or {}}

@@ -13,12 +13,18 @@ from skipmodal.sweep.plan import SweepFile, load_plan
 def test_runs_are_systems_times_seeds_with_all_overrides_in_order(sweep, tmp_path):
     file = sweep(seeds=[0, 7], systems=[("full", []), ("w/o M", ["model.memory=none", "optim.lr=0.5"])])
     plan = load_plan(str(file), tmp_path / "runs", ["train.max_steps=9"])
-    assert [(run.system, run.seed) for run in plan.runs] == [("full", 0), ("full", 7), ("w/o M", 0), ("w/o M", 7)]
-    assert [run.folder.name for run in plan.runs] == ["full-s0", "full-s7", "w-o-M-s0", "w-o-M-s7"]
+    assert [(run.system, run.seed) for run in plan.runs] == [("full", 0), ("w/o M", 0), ("full", 7), ("w/o M", 7)]
+    assert [run.folder.name for run in plan.runs] == ["full-s0", "w-o-M-s0", "full-s7", "w-o-M-s7"]
     last = plan.runs[-1].recipe
     assert (last.model.memory, last.optim.lr, last.train.max_steps, last.train.seed) == ("none", 0.5, 9, 7)
     assert plan.runs[0].recipe.optim.lr == 0.002
-    assert plan.columns == ("img2text whole", "img2speech whole", "modality from z", "modality from z, by C")
+    assert plan.columns == (
+        "img2text whole",
+        "img2speech whole",
+        "modality from z",
+        "modality from z, by C",
+        "modality from z (image or text)",
+    )
 
 
 SHIPPED = sorted(path.stem for path in (recipes_folder() / "sweeps").glob("*.yaml"))
@@ -30,7 +36,8 @@ def test_shipped_sweeps_are_sound(name):
     file = SweepFile.model_validate(yaml.safe_load((recipes_folder() / "sweeps" / f"{name}.yaml").read_text()))
     kinds = set()
     for system in file.systems:
-        kinds.add(load_recipe(system.recipe, [*file.overrides, *system.overrides]).model.kind)
+        for part in system.parts:
+            kinds.add(load_recipe(part.recipe, [*file.overrides, *part.overrides]).model.kind)
         for table, row in system.paper.items():
             assert row in [each[0] for each in TABLES[table].rows]
     for each in file.evaluate:
@@ -44,12 +51,18 @@ def test_shipped_sweeps_are_sound(name):
 def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
     file = sweep(
         seeds=[1, 1],
-        systems=[("a b", ["optim.lrr=1"]), ("a-b", ["train.seed=3"]), ("c", ["data.image_text=nowhere"]), ("c", [])],
+        systems=[
+            ("a b", ["optim.lrr=1"]),
+            ("a-b", ["train.seed=3"]),
+            ("c", ["data.image_text=nowhere"]),
+            ("c", []),
+            ("d", [f"data.image_text={toy / 'text-speech'}"]),
+        ],
         evaluate=[
-            {"task": "toy", "data": str(toy / "text-speech"), "figures": ["img2text hole"]},
-            {"task": "img2speech", "data": str(toy / "image-text"), "figures": ["WER"]},
-            {"task": "text2speech", "data": str(toy / "text-speech"), "transcriber": "ears:x", "figures": ["CER"]},
-            {"task": "img2text", "data": str(toy / "image-text"), "against": "x", "figures": ["BLEU-1", "BLEU-1"]},
+            {"task": "toy", "figures": ["img2text hole"]},
+            {"task": "img2speech", "figures": ["WER"]},
+            {"task": "text2speech", "transcriber": "ears:x", "figures": ["CER"]},
+            {"task": "img2text", "pair": "image", "figures": ["BLEU-1", "BLEU-1"]},
         ],
         paper={"table 4": "Ma et al. w/o Z", "table 9": "Ma et al."},
     )
@@ -58,9 +71,10 @@ def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
     for problem in (
         "a b: recipe", "optim.lrr: unknown key, did you mean optim.lr?", "a-b: train.seed is what `seeds` is for",
         "nowhere: ", "seed 1: given twice", "'c' is given twice", "two names make the same folder, a-b",
-        "toy has no figure 'img2text hole'; it has img2text size", "toy needs `against`",
+        "toy has no figure 'img2text hole'; it has img2text size",
         "is a text-speech dataset where image-text is needed", "img2speech needs a `transcriber`",
-        "transcriber 'ears:x'", "img2text takes one dataset", "'img2text BLEU-1' is given twice",
+        "transcriber 'ears:x'", "img2text has no use for a `pair`",
+        "'BLEU-1 (image or text)' is given twice",
         "table 4 has no row 'Ma et al. w/o Z'; it has: Ma et al. w/o M",
         "the paper has no 'table 9'; there are: table 1",
     ):  # fmt: skip

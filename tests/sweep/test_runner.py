@@ -36,18 +36,20 @@ def test_two_systems_and_two_seeds_become_one_table_and_are_not_trained_twice(sw
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert [line.split(": ")[0:2] for line in lines] == [
-        ["1 of 4", "full, seed 0"], ["2 of 4", "full, seed 1"], ["3 of 4", "w/o M, seed 0"], ["4 of 4", "w/o M, seed 1"]
+        ["1 of 4", "full, seed 0"], ["2 of 4", "w/o M, seed 0"], ["3 of 4", "full, seed 1"], ["4 of 4", "w/o M, seed 1"]
     ]  # fmt: skip
     assert done.stdout == (folder / "table.md").read_text()
     record = json.loads((folder / "w-o-M-s1" / "result.json").read_text())
     assert (record["system"], record["seed"], record["overrides"]) == ("w/o M", 1, ["model.memory=none"])
-    assert record["settings"]["model"]["memory"] == "none"
+    assert record["settings"][0]["model"]["memory"] == "none"
     assert record["cpu_seconds"] > 0
     assert record["figures"]["modality from z, by C"] is None  # C was not trained
     assert 0 <= record["figures"]["modality from z"] <= 100
+    assert 0 <= record["figures"]["modality from z (image or text)"] <= 100
     assert (folder / "full-s0" / "eval" / "1-toy" / "items.jsonl").is_file()
     plan = load_plan(str(file), folder)
-    assert weights(plan.runs[0]) != weights(plan.runs[1])
+    full = [run for run in plan.runs if run.system == "full"]
+    assert weights(full[0]) != weights(full[1])
     before = {run: (run.folder / "result.json").stat().st_mtime_ns for run in plan.runs}
     again = call(file, folder)
     assert again.stderr.splitlines() == ["4 of 4 runs are done already"]
@@ -109,16 +111,40 @@ def test_a_changed_system_is_refused_by_name(sweep, tmp_path):
     assert "full, seed 0: " in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_other_figures_are_measured_without_training(sweep, toy, tmp_path):
+def test_other_figures_are_measured_without_training(sweep, tmp_path):
     (run,) = load_plan(str(sweep(seeds=[0], systems=[("full", [])])), tmp_path / "runs").runs
     execute(run)
     before = weights(run)
-    evaluate = [{"task": "speech2text", "data": str(toy / "text-speech"), "limit": 3, "figures": ["WER"]}]
+    evaluate = [{"task": "speech2text", "limit": 3, "figures": ["WER"]}]
     (asked,) = load_plan(str(sweep(seeds=[0], systems=[("full", [])], evaluate=evaluate)), tmp_path / "runs").runs
     assert read_result(asked) is None
     assert list(execute(asked).figures) == ["speech2text WER"]
     assert weights(run) == before
     assert read_result(asked) is not None
+
+
+def test_a_second_model_says_what_the_first_writes(sweep, tmp_path):
+    ears = tmp_path / "ears"
+    ears.write_text("#!/bin/sh\necho big red circle left\n")
+    ears.chmod(0o755)
+    file = sweep(seeds=[0], systems=[("Piecewise", [])], evaluate=[
+        {"task": "img2speech", "limit": 2, "max_seconds": 0.2,
+         "transcriber": f"command:{ears}", "figures": ["WER"]}])  # fmt: skip
+    tree = json.loads(file.read_text())
+    speaker = {"recipe": tree["systems"][0]["recipe"], "set": ["data.sampling=text-speech"]}
+    tree["systems"][0] |= {"set": ["data.sampling=image-text"], "then": speaker}
+    file.write_text(json.dumps(tree))
+    (run,) = load_plan(str(file), tmp_path / "runs").runs
+    assert execute(run).figures["img2speech WER"] is not None
+    assert json.loads((run.folder / "result.json").read_text())["settings"][1]["data"]["sampling"] == "text-speech"
+    written = {json.loads(line)["text"] for line in (run.folder / "eval" / "1-img2speech" / "items.jsonl").open()}
+    assert written != {""} and (run.folder / "then" / "latest").is_dir()
+    speaker["set"] = ["data.sampling=mix"]
+    tree["systems"][0]["then"] = speaker
+    file.write_text(json.dumps(tree))
+    (other,) = load_plan(str(file), tmp_path / "runs").runs
+    with pytest.raises(UserError, match=r"was made with data\.sampling=text-speech"):
+        check_unchanged(other)
 
 
 def test_a_run_that_fails_leaves_the_others_their_turn(sweep, tmp_path):
