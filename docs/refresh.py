@@ -133,7 +133,7 @@ def page(items: list[dict]) -> str:
         ]
     lines += [
         "This page is made by `python docs/refresh.py`. What the confidence means is said under",
-        "[Results](bundled.md#how-sure-it-is).",
+        "[The bundled model](bundled.md#how-sure-it-is).",
         "",
         "## The photos",
         "",

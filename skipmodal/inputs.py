@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,9 +10,6 @@ from PIL import Image
 from skipmodal.audio import MAX_INPUT_SECONDS, AudioConfig, finish, read_audio, resample
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig, read_image, shape_image
-
-if TYPE_CHECKING:
-    pass
 
 
 def picture(item: Any, config: ImageConfig) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Features of regions that a detector found, from the public files of bottom-up attention (Anderson et al., CVPR 2018).
 
 A TSV file, with the columns image_id, image_w, image_h, num_boxes, boxes and features, the last two float32 in base64;
-or a folder with a .npz file a picture, whose array `feat`, `features` or `x` has a row a region. The files come from
-outside: sizes are bounded, and nothing is unpickled.
+or a folder with a .npz file a picture, whose array `feat`, `features` or `x` has a row a region, or a column where its
+`bbox` has as many rows (OpenVQA's files). The files come from outside: sizes are bounded, and nothing is unpickled.
 """
 
 import base64
@@ -12,7 +12,6 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,7 +22,7 @@ MAX_REGIONS, MAX_WIDTH = 100, 4096
 MAX_LINE = 4 * (MAX_REGIONS * (MAX_WIDTH + 4)) * 4 // 3 + 1000  # bytes
 MAX_PICTURES = 10_000_000
 COLUMNS = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
-ARRAYS = ("feat", "features", "x")
+ARRAYS, BOXES = ("feat", "features", "x"), "bbox.npy"
 _NUMBER = re.compile(r"(?:COCO_\w+_)?0*(\d{1,18})")  # as COCO's pictures are called
 
 
@@ -157,8 +156,8 @@ def _of_folder(folder: Path) -> list[tuple[str, _Place]]:
         if path.suffix != ".npz" or not os.path.isfile(path):
             continue
         try:
-            with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as file:
-                shape, _ = _header(path, file)
+            with zipfile.ZipFile(path) as archive:
+                _, shape, _ = _layout(path, archive)
         except UserError:
             raise
         except Exception as error:  # a damaged file fails in many ways
@@ -167,29 +166,32 @@ def _of_folder(folder: Path) -> list[tuple[str, _Place]]:
     return places
 
 
-def _member(path: Path, archive: zipfile.ZipFile) -> str:
+def _layout(path: Path, archive: zipfile.ZipFile) -> tuple[str, tuple[int, int], bool]:
+    """The member with the features, their shape with a row a region, and whether they are stored with a column each."""
     names = archive.namelist()
-    found = next((f"{name}.npy" for name in ARRAYS if f"{name}.npy" in names), None)
-    if found is None:
+    member = next((f"{name}.npy" for name in ARRAYS if f"{name}.npy" in names), None)
+    if member is None:
         raise UserError(f"{path}: has no array {' or '.join(ARRAYS)}")
-    return found
-
-
-def _header(path: Path, file: IO[bytes]) -> tuple[tuple[int, int], np.dtype]:
-    """Shape and type, before anything of that size is allocated."""
-    if npy.read_magic(file) != (1, 0):
-        raise UserError(f"{path}: is of a format that plain arrays don't have")
-    shape, _, dtype = npy.read_array_header_1_0(file)
+    shape, dtype = _header(path, archive, member)
     if dtype.kind != "f":
         raise UserError(f"{path}: features are {dtype}, not floats")
-    return _bounded(str(path), shape), dtype
+    boxes = _header(path, archive, BOXES)[0][:1] if BOXES in names else shape[:1]
+    turned = len(shape) == 2 and shape[1:] == boxes != shape[:1]
+    return member, _bounded(str(path), shape[::-1] if turned else shape), turned
+
+
+def _header(path: Path, archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, before anything of that size is allocated."""
+    with archive.open(member) as file:
+        if npy.read_magic(file) != (1, 0):
+            raise UserError(f"{path}: is of a format that plain arrays don't have")
+        shape, _, dtype = npy.read_array_header_1_0(file)
+    return shape, dtype
 
 
 def _read_npz(place: _Place) -> np.ndarray:
     with zipfile.ZipFile(place.file) as archive:
-        member = _member(place.file, archive)
-        with archive.open(member) as file:
-            _header(place.file, file)
+        member, _, turned = _layout(place.file, archive)
         with archive.open(member) as file:
             found: np.ndarray = npy.read_array(file, allow_pickle=False)
-    return found
+    return found.T if turned else found

@@ -41,14 +41,18 @@ def table(folder, features=FEATURES):
     return folder / "r.tsv"
 
 
-def arrays(folder, key="feat", features=FEATURES):
+def arrays(folder, key="feat", features=FEATURES, turned=False):
     (folder / "npz").mkdir()
     for name, each in features.items():
-        np.savez(folder / "npz" / f"{name}.npz", **{key: each, "bbox": np.zeros((len(each), 4))})
+        boxes = np.zeros((len(each), 4), dtype=int if turned else float)
+        np.savez(folder / "npz" / f"{name}.npz", **{key: each.T if turned else each, "bbox": boxes})
     return folder / "npz"
 
 
-@pytest.mark.parametrize("write", [table, arrays, partial(arrays, key="x"), partial(arrays, key="features")])
+@pytest.mark.parametrize(
+    "write",
+    [table, arrays, partial(arrays, key="x"), partial(arrays, key="features"), partial(arrays, key="x", turned=True)],
+)
 def test_both_layouts_hold_the_same(tmp_path, write):
     found = Regions(write(tmp_path))
     assert found.shape == (4, 6) and "4" not in found
