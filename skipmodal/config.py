@@ -134,6 +134,9 @@ class TokensModel(ModelConfig):
     kinds: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="likeliest words of a picture, as its frozen network's classifier has them, to copy"
     )
+    refiner: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="blocks of the network that draws what D_spch's mel spectrogram lacks; 0: none"
+    )
 
     @model_validator(mode="after")
     def _text_heads_divide(self) -> "TokensModel":
@@ -210,6 +213,7 @@ class TokensLoss(LossConfig):
     guided_attention: float = loss_term(
         0.0, "guide of D_txt's attention over speech (Tachibana et al.)", "text-speech", False
     )
+    flow: float = loss_term(0.0, "flow matching of what D_spch's mel lacks (Lipman et al.)", "text-speech", False)
     duration: float = loss_term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
@@ -278,6 +282,11 @@ class TokensRecipe(Recipe):
     def _made_from_what_is_there(self) -> "TokensRecipe":
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
+        if self.loss.flow and not self.model.refiner:
+            raise ValueError("loss.flow trains the refiner, which model.refiner=0 leaves out")
+        speaks = not self.train.only or "speech_decoder" in self.train.only
+        if self.model.refiner and self.loss.mel and speaks and not self.loss.flow:
+            raise ValueError("model.refiner learns by loss.flow, which is 0")
         reader = not self.train.only or "letter_reader" in self.train.only
         if self.loss.mel and reader and not self.loss.letters:
             raise ValueError("loss.mel needs loss.letters: D_spch reads the letters of a sentence from D_txt's states")

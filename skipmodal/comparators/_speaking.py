@@ -13,7 +13,7 @@ from skipmodal.config import AnyModel, Losses, Size, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import guided_attention
 from skipmodal.models.base import Outputs, System
-from skipmodal.models.decoders.speech import Part, PostNet, Speech
+from skipmodal.models.decoders.speech import Part, PostNet, Speech, cut
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import length_mask, mean, ratio
 from skipmodal.models.search import Sentences
@@ -82,7 +82,7 @@ class Speaker(System):
         coarse = made.mel.flatten(1, 2)[:, :frames]
         refined = self.refine(coarse, lengths)
         capped = torch.zeros_like(lengths).bool()
-        linear = self.postnet(refined, lengths, part)
+        linear = self.postnet(*cut(refined, lengths, part))
         return Speech(refined, linear, lengths, -(-lengths // r), capped, made.stop, made.alignment), coarse
 
     def forward(self, batch: Batch, wanted: Collection[str]) -> Outputs:

@@ -20,8 +20,9 @@ from skipmodal.models.base import Outputs, System
 from skipmodal.models.bottleneck import Bottleneck, Memory
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
-from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, TimedSpeechDecoder, Transcript
+from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, Transcript
 from skipmodal.models.decoders.text import TextDecoder, Written
+from skipmodal.models.decoders.timed import TimedSpeechDecoder
 from skipmodal.models.decoders.transformer import TransformerTextDecoder
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
@@ -32,7 +33,7 @@ from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
 ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
-SPEECH_LOSSES = frozenset({"mel", "linear", "stop", "duration", "prosody", "alignment"})
+SPEECH_LOSSES = frozenset({"mel", "linear", "flow", "stop", "duration", "prosody", "alignment"})
 
 
 class SkipModal(System):

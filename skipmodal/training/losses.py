@@ -14,8 +14,8 @@ from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import Timing, forward_sum, guided_attention
 from skipmodal.models.base import Outputs
 from skipmodal.models.decoders.letters import letter_loss
-from skipmodal.models.decoders.speech import MAX_LOG_DURATION
 from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.timed import MAX_LOG_DURATION
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing, gather_over_processes, length_mask, mean, ratio
 from skipmodal.text import PAD
@@ -63,6 +63,12 @@ def _linear(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | N
     assert linear is not None
     lengths = batch.mel_lengths if batch.linear_part is None else batch.linear_part[1]
     return mean((outputs.spoken.linear - linear).abs()[length_mask(lengths, linear.shape[1])])
+
+
+def _flow(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
+    if outputs.spoken is None or (each := outputs.spoken.matching) is None:
+        return None
+    return mean((each.velocity - each.target).square()[length_mask(each.lengths, each.target.shape[1])])
 
 
 def _stop(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
@@ -179,8 +185,8 @@ def _adversary(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor 
 
 
 _LOSSES: dict[str, Callable[[Outputs, Batch, Tensor | None], Tensor | None]] = {
-    "image": _image, "mel": _mel, "linear": _linear, "stop": _stop, "duration": _duration, "prosody": _prosody,
-    "alignment": _alignment,
+    "image": _image, "mel": _mel, "linear": _linear, "flow": _flow, "stop": _stop, "duration": _duration,
+    "prosody": _prosody, "alignment": _alignment,
     "text_from_image": _text("text_from_image"), "text_from_speech": _text("text_from_speech"),
     "text_from_text": _text("text_from_text"), "guided_attention": _guided_attention, "contrastive": _contrastive,
     "distance": _distance, "letters": _letters, "round_trip": _round_trip, "adversary": _adversary,

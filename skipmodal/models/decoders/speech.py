@@ -1,4 +1,4 @@
-"""D_spch: the paper's recurrent decoder from one vector, and one that gives each character of a sentence its time."""
+"""D_spch: what the paper's recurrent decoder and ours share, and the paper's, from one vector."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,14 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig, mel_to_linear
-from skipmodal.config import ModelConfig, TokensModel, VectorModel
-from skipmodal.models.alignment import Aligner, Timing, align, spread
+from skipmodal.config import ModelConfig, VectorModel
+from skipmodal.models.alignment import Timing
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import CBHG, BiGRU, Prenet, length_mask
-from skipmodal.text import PAD, SYMBOLS
+from skipmodal.models.layers import CBHG, Prenet
 
-MAX_LOG_DURATION = 5.0  # of one character, in frames: a pause of two seconds
-PROSODY = 4  # numbers a character, as in AdaSpeech
 Part = tuple[Tensor, Tensor, int]  # first frames (B,), valid frames (B,), the most of them
 
 
@@ -40,6 +37,15 @@ class Speech:
     stop: Tensor | None = None  # (B, steps) logits, of a decoder that stops
     alignment: Tensor | None = None  # (B, steps, characters), of one that knows how long each character lasts
     timing: Timing | None = None
+    matching: "Matching | None" = None
+
+
+class Matching(NamedTuple):
+    """What the refiner learns from: see `refiner`."""
+
+    velocity: Tensor  # (B, T, n_mels), as it is estimated
+    target: Tensor  # (B, T, n_mels)
+    lengths: Tensor  # (B,) valid frames
 
 
 class Imitation(NamedTuple):
@@ -51,6 +57,15 @@ class Imitation(NamedTuple):
     durations: Tensor  # (B, L), logarithms of frames
     target_durations: Tensor  # (B, L)
     characters: Tensor  # (B,) valid
+
+
+def cut(frames: Tensor, lengths: Tensor, part: Part | None) -> tuple[Tensor, Tensor]:
+    """frames (B, T, n), lengths (B,): of `part` alone where one is given."""
+    if part is None:
+        return frames, lengths
+    first, lengths, longest = part
+    index = (first[:, None] + torch.arange(longest, device=frames.device)).clamp(max=frames.shape[1] - 1)
+    return frames.gather(1, index[:, :, None].expand(-1, -1, frames.shape[2])), lengths
 
 
 class PostNet(nn.Module):
@@ -75,12 +90,8 @@ class PostNet(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.constant_(self.linear.bias, offset)
 
-    def forward(self, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Tensor:
-        """mel (B, T, n_mels), lengths (B,) -> linear (B, T, n_linear), of `part` alone where one is given."""
-        if part is not None:
-            first, lengths, longest = part
-            index = (first[:, None] + torch.arange(longest, device=mel.device)).clamp(max=mel.shape[1] - 1)
-            mel = mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2]))
+    def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
+        """mel (B, T, n_mels), lengths (B,) -> linear (B, T, n_linear)."""
         linear: Tensor = self.linear(self.cbhg(mel, lengths))
         return linear if self.envelope is None else linear + mel @ self.envelope
 
@@ -137,7 +148,7 @@ class SpeechDecoder(nn.Module):
             inputs = inputs * shown[:, :, None]
         predicted, stop, _, _ = self._steps(inputs, u, *self._initial_state(u))
         predicted = predicted[:, :frames]
-        linear = self.postnet(predicted, lengths, part)
+        linear = self.postnet(*cut(predicted, lengths, part))
         return Speech(predicted, linear, lengths, -(-lengths // self.r), torch.zeros_like(lengths).bool(), stop)
 
     @torch.no_grad()
@@ -161,125 +172,3 @@ class SpeechDecoder(nn.Module):
                 break
         mel = torch.cat(mels, 1)
         return Speech(mel, self.postnet(mel, lengths), lengths, lengths // self.r, ~done, torch.cat(stops, 1))
-
-
-class Prosody(nn.Module):
-    """What a recording says of each character beyond its letter: mel -> convolutions -> the mean over its frames -> FC
-    -> tanh.
-    """
-
-    def __init__(self, n_mels: int, width: int) -> None:
-        super().__init__()
-        first, second = nn.Conv1d(n_mels, width, 3, padding=1), nn.Conv1d(width, width, 1)
-        self.convs = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
-        self.project = nn.Linear(width, PROSODY)
-
-    def forward(self, mel: Tensor, lengths: Tensor, durations: Tensor) -> Tensor:
-        """mel (B, T, n_mels), lengths (B,), durations in frames (B, L) -> (B, L, PROSODY)."""
-        x = self.convs((mel * length_mask(lengths, mel.shape[1])[:, :, None]).transpose(1, 2)).transpose(1, 2)
-        weights, _ = spread(durations, 1, mel.shape[1])
-        means = weights.transpose(1, 2) @ x / durations.clamp(min=1)[:, :, None]
-        return torch.tanh(self.project(means))
-
-
-class TimedSpeechDecoder(nn.Module):
-    """What the text decoder knows -> bidirectional GRU -> each character for as long as it lasts -> 2 x bidirectional
-    GRU -> r frames of mel a step -> CBHG post-net -> linear magnitudes.
-
-    Nothing that it made is fed back: durations are learned from alignments (see `alignment`), and with them where each
-    frame lies is known before any is made. How each character sounds beyond its letter, its pitch above all, is told by
-    a few numbers: of the recording in training, predicted in synthesis (Chen et al., AdaSpeech, ICLR 2021). Without
-    them the decoder would average over all pitches.
-    """
-
-    def __init__(self, config: TokensModel, audio: AudioConfig) -> None:
-        super().__init__()
-        n_mels = audio.n_mels
-        self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder
-        self.state_dropout = config.dropout
-        self.embed = nn.Embedding(len(SYMBOLS), config.text_channels, padding_idx=PAD)
-        self.reader = BiGRU(config.text_decoder + config.text_channels, self.width // 2)
-        read = self.width // 2 * 2
-        self.aligner = Aligner(n_mels, config.text_channels)
-        self.duration = nn.Sequential(nn.Linear(read, self.width), nn.ReLU(), nn.Linear(self.width, 1))
-        self.place = nn.Linear(2, read)
-        self.prosody = Prosody(n_mels, config.text_channels)
-        self.prosody_predictor = nn.Sequential(nn.Linear(read, self.width), nn.ReLU(), nn.Linear(self.width, PROSODY))
-        self.prosody_project = nn.Linear(PROSODY, read)
-        self.rnns = nn.ModuleList(BiGRU(width, self.width) for width in (read, 2 * self.width))
-        self.dropout = nn.Dropout(config.speech_dropout)
-        self.output = nn.Linear(2 * self.width, self.r * n_mels)
-        self.postnet = PostNet(config, audio, envelope=True)
-
-    def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
-        """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
-        predicted, alignment, timing = self._follow(transcript, mel, lengths)
-        linear = self.postnet(predicted, lengths, part)
-        capped = torch.zeros_like(lengths).bool()
-        return Speech(predicted, linear, lengths, -(-lengths // self.r), capped, alignment=alignment, timing=timing)
-
-    def distance(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> Tensor:
-        """How far mel (B, T, n_mels) is from the transcripts spoken in its rhythm: (B,), L1 summed over its frames.
-
-        Characters that it has no frame for are not judged.
-        """
-        predicted, _, _ = self._follow(transcript, mel, lengths)
-        return ((predicted - mel).abs().mean(2) * length_mask(lengths, mel.shape[1])).sum(1)
-
-    def imitate(self, transcript: Transcript, model: Transcript) -> Imitation:
-        """Speaks a transcript in the rhythm in which it speaks the model, another of the same sentences."""
-        with torch.no_grad():
-            read, target = self._read(model)
-            durations = self._durations(target, model.lengths)
-            lengths = durations.sum(1).round().long().clamp(min=1)
-            frames = int(lengths.max())
-            mel, _ = self._decode(self._intoned(read), durations, lengths, frames)
-        read, predicted = self._read(transcript)
-        spoken, _ = self._decode(self._intoned(read), durations, lengths, frames)
-        return Imitation(spoken, mel, lengths, predicted, target, model.lengths)
-
-    def _durations(self, predicted: Tensor, lengths: Tensor) -> Tensor:
-        return predicted.clamp(max=MAX_LOG_DURATION).exp() * length_mask(lengths, predicted.shape[1])
-
-    @torch.no_grad()
-    def generate(self, transcript: Transcript, max_frames: int) -> Speech:
-        """With durations of its own, at most `max_frames` in sum."""
-        read, predicted = self._read(transcript)
-        durations = self._durations(predicted, transcript.lengths)
-        wanted = durations.sum(1).round().long()
-        lengths = wanted.clamp(max=max_frames).clamp(min=1)
-        mel, alignment = self._decode(self._intoned(read), durations, lengths, int(lengths.max()))
-        linear = self.postnet(mel, lengths)
-        return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
-
-    def _follow(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Timing]:
-        """Mel (B, T, n_mels) with the durations that mel has, and how it was aligned."""
-        read, predicted = self._read(transcript)
-        scores = self.aligner(transcript.ids, transcript.lengths, mel, lengths)
-        durations = align(scores, transcript.lengths, lengths)
-        heard = self.prosody(mel, lengths, durations)
-        decoded, alignment = self._decode(read + self.prosody_project(heard), durations, lengths, mel.shape[1])
-        prosody = (self.prosody_predictor(read), heard.detach())
-        return decoded, alignment, Timing(predicted, durations, scores, transcript.lengths, prosody)
-
-    def _intoned(self, read: Tensor) -> Tensor:
-        """read (B, L, width) with the prosody that it predicts."""
-        return read + self.prosody_project(self.prosody_predictor(read))  # type: ignore[no-any-return]
-
-    def _read(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
-        """What sounds at each character (B, L, width), and the logarithm of its duration (B, L)."""
-        states = transcript.states
-        if self.training:
-            # So that sound also follows from the characters alone: the states of a picture's sentence are new to it.
-            keep = torch.rand(len(states), 1, 1, device=states.device) >= self.state_dropout
-            states = states * keep
-        read = self.reader(torch.cat([states, transcript.letters @ self.embed.weight], 2), transcript.lengths)
-        return read, self.duration(read)[..., 0]
-
-    def _decode(self, read: Tensor, durations: Tensor, lengths: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """Durations (B, L) in frames, lengths (B,) -> mel (B, frames, n_mels), alignment (B, steps, L)."""
-        weights, place = spread(durations, self.r, -(-frames // self.r))
-        x = weights @ read + self.place(place)
-        for rnn in self.rnns:
-            x = rnn(self.dropout(x), -(-lengths // self.r))
-        return self.output(self.dropout(x)).view(len(x), -1, self.n_mels)[:, :frames], weights
