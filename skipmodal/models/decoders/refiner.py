@@ -8,6 +8,7 @@ ICASSP 2024, whose U-Net is here the blocks of ConvNeXt as Vocos has them).
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,8 +55,8 @@ class Refiner(nn.Module):
         self.output = nn.Linear(WIDTH, n_mels)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
-        noise = torch.randn(PERIOD, n_mels, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("noise", noise, persistent=False)
+        noise = np.random.default_rng(0).standard_normal((PERIOD, n_mels), dtype=np.float32)
+        self.register_buffer("noise", torch.from_numpy(noise), persistent=False)
 
     def match(self, predicted: Tensor, recorded: Tensor, lengths: Tensor) -> Matching:
         """The velocity at a random moment of each item's way from noise to recorded - predicted, and the true one."""
