@@ -170,6 +170,8 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
         ("model: {kind: grid}", "model.kind: .*'vector', 'tokens', .*it is 'grid'"),
         ("model: {kind: [tokens]}", "model.kind: .*'vector', 'tokens',"),
         ("model: {kind: tokens}\nloss: {letters: 0}", "loss.mel needs loss.letters"),
+        ("model: {kind: tokens}\nloss: {flow: 1}", "loss.flow trains the refiner"),
+        ("model: {kind: tokens, refiner: 2}", "model.refiner learns by loss.flow"),
         ("model: {kind: tokens}\nloss: {text_from_image: 0, round_trip: 1}", "loss.round_trip needs"),
         ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),

@@ -296,7 +296,7 @@ def test_parameter_counts_of_the_base_recipe():
     assert count(model.adversary) == 2 * (256 * 256 + 256) + 256 * 3 + 3
     assert count(model.image_encoder.backbone) == 3_350_000
     assert not any(p.requires_grad for p in model.image_encoder.backbone.parameters())
-    assert 2 * count(model) < 42e6  # bytes in fp16
+    assert 2 * count(model) < 45e6  # bytes in fp16
 
 
 @pytest.mark.parametrize("kind", KINDS)
