@@ -12,7 +12,7 @@ from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
 from skipmodal.models.decoders.attending import AttendingDecoder
-from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageFeatures
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import length_mask

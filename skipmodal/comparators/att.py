@@ -19,7 +19,7 @@ from skipmodal.data.batches import Batch
 from skipmodal.errors import UserError
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
-from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageFeatures
 from skipmodal.models.latent import Latent, Suggested
 from skipmodal.models.layers import lstm_step, ratio

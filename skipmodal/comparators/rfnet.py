@@ -27,7 +27,7 @@ from skipmodal.config import Recipe, Size, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.errors import UserError
 from skipmodal.image import ALL_LITES, ImageConfig
-from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageFeatures
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import lstm_step, mean

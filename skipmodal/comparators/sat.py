@@ -24,7 +24,7 @@ from skipmodal.comparators._captioning import (
 from skipmodal.config import Recipe, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
-from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import lstm_step, ratio
 from skipmodal.models.search import State

@@ -16,7 +16,8 @@ from skipmodal.models.adversary import Adversary
 from skipmodal.models.decoders.attending import AttendingDecoder
 from skipmodal.models.decoders.letters import Letters
 from skipmodal.models.decoders.speech import Imitation, Speech
-from skipmodal.models.decoders.text import TextDecoder, Written
+from skipmodal.models.decoders.text import TextDecoder
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageEncoder, ImageFeatures
 from skipmodal.models.latent import Latent
 from skipmodal.models.search import Sentences

@@ -21,9 +21,10 @@ from skipmodal.models.bottleneck import Bottleneck, Memory
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
 from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, Transcript
-from skipmodal.models.decoders.text import TextDecoder, Written
+from skipmodal.models.decoders.text import TextDecoder
 from skipmodal.models.decoders.timed import TimedSpeechDecoder
 from skipmodal.models.decoders.transformer import TransformerTextDecoder
+from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder

@@ -14,10 +14,9 @@ from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import Timing, forward_sum, guided_attention
 from skipmodal.models.base import Outputs
 from skipmodal.models.decoders.letters import letter_loss
-from skipmodal.models.decoders.text import Written
 from skipmodal.models.decoders.timed import MAX_LOG_DURATION
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import Packing, gather_over_processes, length_mask, mean, ratio
+from skipmodal.models.layers import gather_over_processes, length_mask, mean, ratio
 from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
@@ -89,15 +88,10 @@ def _text(name: str) -> Callable[[Outputs, Batch, Tensor | None], Tensor | None]
         written = outputs.written.get(name)
         if not written:
             return None
-        spent = torch.stack([_cross_entropy(part) for part in written]).sum()
+        spent = torch.stack([part.spent() for part in written]).sum()
         return ratio(spent, torch.stack([part.spans.sum() for part in written]).sum())
 
     return loss
-
-
-def _cross_entropy(written: Written) -> Tensor:
-    packing = Packing(written.target != PAD)
-    return F.cross_entropy(packing.pack(written.logits), packing.pack(written.target), reduction="sum")
 
 
 def _timing(outputs: Outputs) -> Timing | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.decoders.copying import BOOST, NEVER, Copies, Copying, merge
 from skipmodal.models.decoders.spelling import SpelledEmbedding, SpelledLogits, Spelling
-from skipmodal.models.decoders.text import Written
+from skipmodal.models.decoders.written import Choices, Copied, Written
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import Packing
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
@@ -45,15 +45,15 @@ class AttendingDecoder(nn.Module):
         states, weights = self.states(latent, history, starts, owners)
         states = self.dropout(states)
         packing = Packing(target != PAD)
-        logits = self._written(packing.pack(states[:, :-1]), self._vectors())
-        copies = self._copies(latent)
+        vocabulary = self.output(packing.pack(states[:, :-1]), self._vectors())
+        copies, copied = self._copies(latent), None
         if self.copying is not None and copies is not None:
             copies = copies if owners is None else copies.rows(owners)
             row = packing.places // target.shape[1]  # the sentence of each valid place
             scores = packing.pack(self.copying.scores(states[:, :-1], copies))
-            logits = merge(logits, scores, copies.tokens[row], self.copying.hidden(copies)[row])
-        spans = self.spelling.lengths[target]
-        return Written(packing.pad(logits), target, spans, states[:, 1:], weights[:, :, :-1])
+            copied = Copied(scores, copies.tokens[row], self.copying.hidden(copies)[row])
+        choices = Choices(packing, vocabulary, self.spelling.names, copied)
+        return Written(target, self.spelling.lengths[target], choices, states[:, 1:], weights[:, :, :-1])
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, S), each written from character `starts` (B, S) on -> states (B, S, width), attention."""
@@ -73,10 +73,6 @@ class AttendingDecoder(nn.Module):
 
     def _vectors(self) -> Tensor:
         return self.output.vectors(self.spelling.table[: self.spelling.whole])
-
-    def _written(self, states: Tensor, vectors: Tensor) -> Tensor:
-        """The vocabulary's logits (N, tokens) of states (N, width); names can only be copied."""
-        return F.pad(self.output(states, vectors), (0, self.spelling.names), value=NEVER)
 
     def _copies(self, latent: Latent) -> Copies | None:
         return None if self.copying is None else self.copying.remember(latent)
@@ -106,7 +102,7 @@ class AttendingDecoder(nn.Module):
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
             start, copied = state[0] + lengths[tokens], state[1]
             states, state = advance(tokens, start[0], state[2:])
-            logits = self._written(states[:, 0], vectors)
+            logits = F.pad(self.output(states[:, 0], vectors), (0, self.spelling.names), value=NEVER)
             if self.copying is not None and copies is not None:
                 copied = copied | copies.written(tokens)
                 scores = self.copying.scores(states, copies, boost)[:, 0].masked_fill(copied[0], NEVER)

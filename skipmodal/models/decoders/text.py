@@ -1,33 +1,17 @@
 """D_txt as the paper has it: an LSTM from one vector."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.config import VectorModel
 from skipmodal.models.decoders.spelling import Spelling
+from skipmodal.models.decoders.written import Choices, Written
 from skipmodal.models.latent import Latent
+from skipmodal.models.layers import Packing
 from skipmodal.models.search import Sentences, State, Step, beam_search, sample
 from skipmodal.text import BOS, PAD
 from skipmodal.tokenizer import Tokenizer
-
-
-class Written(NamedTuple):
-    """What D_txt gives under teacher forcing."""
-
-    logits: Tensor  # (B, S, tokens), undefined in the padding
-    target: Tensor  # (B, S), padded: what it should have written
-    spans: Tensor  # (B, S) characters of each token of the target
-    taken: Tensor | None = None  # (B, S, width), its hidden states once it has taken each, where it attends
-    attention: Tensor | None = None  # (B, heads, S, N) weights over the latent
-
-    def rows(self, index: Tensor) -> "Written":
-        """Those of sentences (R,)."""
-        attention = None if self.attention is None else self.attention[index]
-        taken = None if self.taken is None else self.taken[index]
-        return Written(self.logits[index], self.target[index], self.spans[index], taken, attention)
 
 
 class TextDecoder(nn.Module):
@@ -64,8 +48,9 @@ class TextDecoder(nn.Module):
         if self.training and self.history_dropout:
             history = history.masked_fill(torch.rand(history.shape, device=u.device) < self.history_dropout, BOS)
         states, _ = self.lstm(self._inputs(u, history), self.initial_state(u))
-        states = self.dropout(states)
-        return Written(self.output(states), target, self.spelling.lengths[target])
+        packing = Packing(target != PAD)
+        choices = Choices(packing, self.output(packing.pack(self.dropout(states))))
+        return Written(target, self.spelling.lengths[target], choices)
 
     def _inputs(self, u: Tensor, ids: Tensor) -> Tensor:
         embedded = self.embed(ids)
