@@ -218,6 +218,9 @@ class TokensLoss(LossConfig):
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
     letters: float = loss_term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
+    back_translation: float = loss_term(
+        0.0, "cross-entropy of D_txt(u of D_spch's own speech) of A's captions (Tjandra et al.)", "image-text", False
+    )
     round_trip: float = loss_term(
         0.0, "|D_spch of a picture's states - what it says of the caption|, mel and log durations", "image-text", False
     )

@@ -174,6 +174,8 @@ class SkipModal(System):
             outputs.imitation = self._round_trip(outputs.written["text_from_image"][0], text_a, tokens_a, batch.firsts)
         if text_a is not None and "image" in wanted:
             outputs.pictures = self.image_decoder(text_a)
+        if "back_translation" in wanted and text_a is not None:
+            outputs.written["back_translation"] = [self._hear_itself(text_a, tokens_a[batch.firsts])]
         if "adversary" in wanted:
             outputs.game = self.adversary.game({"image": [image], "text": [text_a, text_b], "speech": [speech]})
         return outputs
@@ -188,11 +190,18 @@ class SkipModal(System):
             )
         return self.speech_decoder.imitate(self._transcript(seen.rows(some)), model)
 
+    def _hear_itself(self, text: Latent, tokens: Tensor) -> Written:
+        """What D_txt makes of D_spch's own recordings of texts that have none."""
+        assert isinstance(self.speech_decoder, TimedSpeechDecoder)
+        with torch.no_grad():
+            mel, lengths = self.speech_decoder.vary(self._transcript(self.text_decoder(text, tokens)))
+        return self.text_decoder(self.encode_speech(mel, lengths), tokens)  # type: ignore[no-any-return]
+
     def _encode(self, batch: Batch, wanted: set[str]) -> Outputs:
         """The latents that the wanted losses need. All go through T together, so its norm has one statistic for all."""
         n_a, n_b, n_t = len(batch.images), len(batch.mel), len(batch.owners)
         pairs = bool(wanted & {"contrastive", "distance", "adversary"})
-        every_text = pairs or bool(wanted & {"text_from_text", "round_trip"})
+        every_text = pairs or bool(wanted & {"text_from_text", "round_trip", "back_translation"})
         encoded: dict[str, Encoded] = {}
         if n_a and (pairs or wanted & {"text_from_image", "letters", "round_trip", "self_critical"}):
             encoded["image"] = self.image_encoder(batch.pictures)

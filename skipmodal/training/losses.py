@@ -182,6 +182,7 @@ _LOSSES: dict[str, Callable[[Outputs, Batch, Tensor | None], Tensor | None]] = {
     "image": _image, "mel": _mel, "linear": _linear, "flow": _flow, "stop": _stop, "duration": _duration,
     "prosody": _prosody, "alignment": _alignment,
     "text_from_image": _text("text_from_image"), "text_from_speech": _text("text_from_speech"),
-    "text_from_text": _text("text_from_text"), "guided_attention": _guided_attention, "contrastive": _contrastive,
+    "text_from_text": _text("text_from_text"), "back_translation": _text("back_translation"),
+    "guided_attention": _guided_attention, "contrastive": _contrastive,
     "distance": _distance, "letters": _letters, "round_trip": _round_trip, "adversary": _adversary,
 }  # fmt: skip

@@ -67,6 +67,21 @@ def test_losses_are_cross_modal_and_reach_the_blocks_of_equations_3_to_7(kind):
         assert reached(model, loss) == path[name], name
 
 
+def test_it_learns_to_hear_from_what_it_says_itself():
+    model, batch = tiny_model(refiner=1).eval(), tiny_batch(2, 0)
+    torch.nn.init.constant_(model.speech_decoder.duration[2].bias, 1.0)
+    torch.manual_seed(0)
+    losses = losses_of(model, batch, "back_translation")
+    assert set(losses) == {"back_translation"}
+    assert reached(model, losses["back_translation"]) == {"speech_encoder", "text_decoder", *MIDDLE}
+    assert losses_of(model, batch, "back_translation")["back_translation"] != losses["back_translation"]  # drawn anew
+    transcript = model._transcript(model.text_decoder(model.encode_text(batch.ids, batch.lengths), batch.tokens))
+    said = model.speech_decoder.generate(transcript, 99)
+    lengths = torch.stack([model.speech_decoder.vary(transcript)[1] for _ in range(40)])
+    assert lengths.unique(dim=0).shape[0] > 5
+    torch.testing.assert_close(lengths.float().mean(0), said.lengths.float(), rtol=0.1, atol=1.0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loss_alone_is_what_it_is_among_the_others(kind):
     model, batch = tiny_model(kind).eval(), tiny_batch()

@@ -66,9 +66,11 @@ class Refiner(nn.Module):
         at = noise + time[:, None, None] * (difference - noise)
         return Matching(self(at, predicted, time, lengths), difference - noise, lengths)
 
-    def refine(self, mel: Tensor, lengths: Tensor) -> Tensor:
-        """The spectrogram with the difference that was drawn."""
-        drawn = TEMPERATURE * self.noise[torch.arange(mel.shape[1], device=mel.device) % PERIOD].expand_as(mel)
+    def refine(self, mel: Tensor, lengths: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The spectrogram with the difference that was drawn, from `noise` of the same shape or from its own."""
+        if noise is None:
+            noise = self.noise[torch.arange(mel.shape[1], device=mel.device) % PERIOD].expand_as(mel)
+        drawn = TEMPERATURE * noise
         for step in range(STEPS):
             time = torch.full((len(mel),), step / STEPS, device=mel.device)
             drawn = drawn + self(drawn, mel, time, lengths) / STEPS
