@@ -183,7 +183,9 @@ class LossConfig(Losses):
 
     image: float = loss_term(1.0, "(4) |x_img - D_img(u_txt)|", "image-text")
     mel: float = loss_term(1.0, "(5) |x_spch - D_spch(u_txt)|, mel", "text-speech")
-    linear: float = loss_term(1.0, "(5) the same of the post-net's linear magnitudes", "text-speech")
+    linear: float = loss_term(
+        1.0, "(5) the same of the post-net's magnitudes; after a refiner, of recordings", "text-speech"
+    )
     text_from_image: float = loss_term(1.0, "(6) cross-entropy of D_txt(u_img), a character", "image-text")
     text_from_speech: float = loss_term(1.0, "(6) cross-entropy of D_txt(u_spch), a character", "text-speech")
     text_from_text: float = loss_term(0.0, "cross-entropy of D_txt(u_txt); not in the paper", "both")
@@ -213,7 +215,9 @@ class TokensLoss(LossConfig):
     guided_attention: float = loss_term(
         0.0, "guide of D_txt's attention over speech (Tachibana et al.)", "text-speech", False
     )
-    flow: float = loss_term(0.0, "flow matching of what D_spch's mel lacks (Lipman et al.)", "text-speech", False)
+    flow: float = loss_term(
+        1.0, "flow matching of what D_spch's mel lacks (Lipman et al.), where there is a refiner", "text-speech", False
+    )
     duration: float = loss_term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
@@ -285,11 +289,6 @@ class TokensRecipe(Recipe):
     def _made_from_what_is_there(self) -> "TokensRecipe":
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
-        if self.loss.flow and not self.model.refiner:
-            raise ValueError("loss.flow trains the refiner, which model.refiner=0 leaves out")
-        speaks = not self.train.only or "speech_decoder" in self.train.only
-        if self.model.refiner and self.loss.mel and speaks and not self.loss.flow:
-            raise ValueError("model.refiner learns by loss.flow, which is 0")
         reader = not self.train.only or "letter_reader" in self.train.only
         if self.loss.mel and reader and not self.loss.letters:
             raise ValueError("loss.mel needs loss.letters: D_spch reads the letters of a sentence from D_txt's states")

@@ -170,8 +170,6 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
         ("model: {kind: grid}", "model.kind: .*'vector', 'tokens', .*it is 'grid'"),
         ("model: {kind: [tokens]}", "model.kind: .*'vector', 'tokens',"),
         ("model: {kind: tokens}\nloss: {letters: 0}", "loss.mel needs loss.letters"),
-        ("model: {kind: tokens}\nloss: {flow: 1}", "loss.flow trains the refiner"),
-        ("model: {kind: tokens, refiner: 2}", "model.refiner learns by loss.flow"),
         ("model: {kind: tokens}\nloss: {text_from_image: 0, round_trip: 1}", "loss.round_trip needs"),
         ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
@@ -243,7 +241,7 @@ def test_each_kind_has_its_own_model_and_losses(write):
     assert (type(vector), type(tokens)) == (VectorRecipe, TokensRecipe)
     weights = [set(each.loss.weights()) for each in (vector, tokens)]
     assert weights[0] - weights[1] == {"stop"}
-    assert weights[1] - weights[0] == {"duration", "prosody", "alignment", "letters"}
+    assert weights[1] - weights[0] == {"flow", "duration", "prosody", "alignment", "letters"}
     terms = {term.name: term for term in tokens.loss.terms()}
     assert set(terms) >= {"guided_attention", "distance", "adversary"} and "adversary_ramp" not in terms
     assert not terms["adversary"].selects and terms["mel"].selects and terms["mel"].data == "text-speech"

@@ -175,8 +175,10 @@ def _layout(path: Path, archive: zipfile.ZipFile) -> tuple[str, tuple[int, int],
     shape, dtype = _header(path, archive, member)
     if dtype.kind != "f":
         raise UserError(f"{path}: features are {dtype}, not floats")
-    boxes = _header(path, archive, BOXES)[0][:1] if BOXES in names else shape[:1]
-    turned = len(shape) == 2 and shape[1:] == boxes != shape[:1]
+    turned = False
+    if BOXES in names and len(shape) == 2:
+        boxes = _header(path, archive, BOXES)[0][0]
+        turned = shape[0] != boxes and shape[1] == boxes  # of a square, rows are regions
     return member, _bounded(str(path), shape[::-1] if turned else shape), turned
 
 

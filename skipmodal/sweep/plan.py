@@ -154,6 +154,12 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
     problems += [problem for measure in sweep.evaluate for problem in _check_measure(measure)]
     problems += [problem for system in sweep.systems for problem in _check_paper(system)]
     problems += [
+        f"{system.name}: has `then`, so only img2speech can be measured, not {measure.task}"
+        for system in sweep.systems
+        for measure in sweep.evaluate
+        if system.then is not None and measure.task != "img2speech"
+    ]
+    problems += [
         f"{system.name}: train.seed is what `seeds` is for"
         for system in sweep.systems
         for change in (*sweep.overrides, *overrides, *(change for part in system.parts for change in part.overrides))
@@ -222,5 +228,5 @@ def _check_data(path: Path, kind: str) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
-    if kind not in (None, found):
+    if kind != found:
         yield f"{path}: is a {found} dataset where {kind} is needed"

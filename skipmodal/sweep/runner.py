@@ -66,13 +66,17 @@ def check_unchanged(run: Run) -> None:
         return
     try:
         old = [dump_recipe(recipe_of(tree)) for tree in found["settings"]]
-    except (KeyError, ValidationError) as error:
+    except (KeyError, TypeError, ValidationError) as error:
         raise UserError(f"{run.name}: {run.folder} is of another version; give a new --run, or remove it") from error
     new = _settings(run)
+    if len(old) != len(new):
+        raise UserError(
+            f"{run.name}: {run.folder} is of {len(old)} models, not {len(new)}; give a new --run, or remove it"
+        )
     if old != new:
         changed = [
             f"{section}.{key}={value}"
-            for one, other in zip(old, new, strict=False)
+            for one, other in zip(old, new, strict=True)
             for section, values in one.items()
             for key, value in values.items()
             if other[section].get(key) != value

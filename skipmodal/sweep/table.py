@@ -85,7 +85,8 @@ def markdown(plan: Plan, rows: Sequence[Row]) -> str:
     columns, published = [*plan.columns, MINUTES], _published(rows)
     cells = [[row.name, str(row.seeds), *(str(row.cells[column]) for column in columns)] for row in rows]
     seeds = ", ".join(map(str, plan.seeds))
-    text = f"{_table(['system', 'seeds', *columns], cells)}\nMean ± standard deviation over the seeds {seeds}.\n"
+    text = f"{_table(['system', 'seeds', *columns], cells)}\n"
+    text += f"Mean ± standard deviation over those of the seeds {seeds} that are done.\n"
     if published:
         cells = [[row.name, *(row.published.get(head, "") for head in published)] for row in rows if row.published]
         text += (

@@ -25,8 +25,7 @@ _CHANGES: dict[str, dict] = {"vector": {}, "tokens": {"frames_per_step": 3, "cha
 
 def tiny_model(kind: str = "tokens", words: tuple[str, ...] = (), **changes) -> SkipModal:
     torch.manual_seed(0)
-    loss = {"flow": 1.0} if changes.get("refiner") else {}
-    config = parse_recipe({"model": {**TINY[kind], **_CHANGES[kind], **changes}, "loss": loss}, "tiny").model
+    config = parse_recipe({"model": {**TINY[kind], **_CHANGES[kind], **changes}}, "tiny").model
     return SkipModal(config, AUDIO, ImageConfig(size=16), Tokenizer(words))
 
 

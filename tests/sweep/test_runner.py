@@ -139,6 +139,17 @@ def test_a_second_model_says_what_the_first_writes(sweep, tmp_path):
     assert json.loads((run.folder / "result.json").read_text())["settings"][1]["data"]["sampling"] == "text-speech"
     written = {json.loads(line)["text"] for line in (run.folder / "eval" / "1-img2speech" / "items.jsonl").open()}
     assert written != {""} and (run.folder / "then" / "latest").is_dir()
+    del tree["systems"][0]["then"]
+    file.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="is of 2 models, not 1"):
+        check_unchanged(load_plan(str(file), tmp_path / "runs").runs[0])
+    tree["evaluate"][0] |= {"task": "img2text", "figures": ["BLEU-1"]}
+    del tree["evaluate"][0]["transcriber"]
+    tree["systems"][0]["then"] = speaker
+    file.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="Piecewise: has `then`, so only img2speech can be measured, not img2text"):
+        load_plan(str(file), tmp_path / "runs")
+    tree["evaluate"][0] |= {"task": "img2speech", "transcriber": f"command:{ears}", "figures": ["WER"]}
     speaker["set"] = ["data.sampling=mix"]
     tree["systems"][0]["then"] = speaker
     file.write_text(json.dumps(tree))

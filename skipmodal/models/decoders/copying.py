@@ -7,6 +7,7 @@ al., ICCV 2019).
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.models.latent import Latent
@@ -73,7 +74,12 @@ def merge(logits: Tensor, scores: Tensor, tokens: Tensor, hidden: Tensor | None 
 
     `hidden` (N, C) bool are those that can only be copied.
     """
+    same = tokens[:, :, None] == tokens[:, None]  # "books" is a suggestion and the plural of another
+    scores = scores[:, None].masked_fill(~same, NEVER).logsumexp(2)
     written = logits.gather(1, tokens)
     if hidden is not None:
-        written = written.masked_fill(hidden & (tokens != PAD), NEVER)
-    return logits.scatter(1, tokens, torch.logaddexp(written, scores.to(written.dtype)))
+        written = written.masked_fill((hidden[:, None] & same).any(2), NEVER)
+    # A token is written to once; its repeats, and padding, go to a column that is cut off.
+    spare = (tokens == PAD) | same.tril(-1).any(2)
+    both = torch.logaddexp(written, scores.to(written.dtype))
+    return F.pad(logits, (0, 1)).scatter(1, tokens.masked_fill(spare, logits.shape[1]), both)[:, :-1]

@@ -18,8 +18,8 @@ from skipmodal.models.layers import length_mask
 WIDTH = 192
 KERNEL = 7  # frames
 TIMES = 64  # numbers that tell the time between noise (0) and speech (1)
-SCALE = 0.05  # of the differences, in the units of mel
-MEL_MEAN, MEL_DEVIATION = 0.5, 0.2
+SCALE = 0.05  # of the differences in the units of mel, as they were measured with `base` and a natural voice
+MEL_MEAN, MEL_DEVIATION = 0.5, 0.2  # about those of speech
 STEPS = 4  # of Euler's method; more sound alike
 TEMPERATURE = 0.4  # of the noise in synthesis: with all of it, the voice is rough
 PERIOD = 1024  # frames after which the noise repeats

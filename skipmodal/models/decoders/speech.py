@@ -25,6 +25,14 @@ class Transcript(NamedTuple):
     letters: Tensor  # (B, L, symbols): their probabilities, as they are read from the states
 
 
+class Matching(NamedTuple):
+    """What the refiner learns from: see `refiner`."""
+
+    velocity: Tensor  # (B, T, n_mels), as it is estimated
+    target: Tensor  # (B, T, n_mels)
+    lengths: Tensor  # (B,) valid frames
+
+
 @dataclass
 class Speech:
     """What the speech decoder gives: mel (B, T, n_mels), linear (B, T, n_linear)."""
@@ -37,15 +45,7 @@ class Speech:
     stop: Tensor | None = None  # (B, steps) logits, of a decoder that stops
     alignment: Tensor | None = None  # (B, steps, characters), of one that knows how long each character lasts
     timing: Timing | None = None
-    matching: "Matching | None" = None
-
-
-class Matching(NamedTuple):
-    """What the refiner learns from: see `refiner`."""
-
-    velocity: Tensor  # (B, T, n_mels), as it is estimated
-    target: Tensor  # (B, T, n_mels)
-    lengths: Tensor  # (B,) valid frames
+    matching: Matching | None = None
 
 
 class Imitation(NamedTuple):

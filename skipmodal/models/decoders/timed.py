@@ -67,11 +67,13 @@ class TimedSpeechDecoder(nn.Module):
         self.postnet = PostNet(config, audio, envelope=True)
 
     def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
-        """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone."""
+        """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone: of mel itself, where a
+        refiner will stand before the post-net.
+        """
         predicted, alignment, timing = self._follow(transcript, mel, lengths)
         shown, shown_lengths = cut(predicted, lengths, part)
         matching = None
-        if self.refiner is not None:  # what it makes is as sharp as a recording, which the post-net then learns from
+        if self.refiner is not None:  # the post-net hears what it makes, which is more like recordings than like this
             recorded, _ = cut(mel, lengths, part)
             matching = self.refiner.match(shown.detach(), recorded, shown_lengths)
             shown = recorded

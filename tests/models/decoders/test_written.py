@@ -1,4 +1,4 @@
-"""What a text costs, against the cross-entropy of all logits, which are never made in training."""
+"""What a text costs, against the cross-entropy of all logits, which its losses never make."""
 
 import pytest
 import torch
@@ -17,7 +17,9 @@ def choices(copying=True, hidden=True):
     packing = Packing(TARGET != PAD)
     vocabulary = torch.randn(len(packing.places), WHOLE, requires_grad=True)
     scores = torch.randn(len(packing.places), 4, requires_grad=True)
-    tokens = torch.tensor([[3, 8, PAD, 5], [3, 8, PAD, 5], [3, 8, PAD, 5], [4, 9, 7, PAD], [4, 9, 7, PAD], [5, 6, 7, 8]])
+    tokens = torch.tensor(
+        [[3, 8, PAD, 5], [3, 8, PAD, 5], [3, 8, PAD, 5], [4, 9, 7, PAD], [4, 9, 7, PAD], [5, 6, 7, 6]]
+    )
     bars = torch.rand(tokens.shape) < 0.5 if hidden else torch.zeros(tokens.shape, dtype=torch.bool)
     copied = Copied(scores.masked_fill(tokens == PAD, -torch.inf), tokens, bars) if copying else None
     return Choices(packing, vocabulary, NAMES, copied), vocabulary, scores
