@@ -2,7 +2,7 @@
 # From photos and recordings to the bundled model: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
 #   PHOTOS     Flickr8k's folder: photos, captions and the lists of the splits
 #   SPEECH     a manifest of recordings: id, audio, text and split (docs/howto/prepare.md)
-#   RUNS       a folder for the prepared data, three trainings and the exported checkpoint
+#   RUNS       a folder for the prepared data, four trainings and the exported checkpoint
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command
 # The same command goes on where it was stopped. Two processes share each training, on two cores as they are; PROCESSES=1
 # in the environment makes it one, which a GPU wants.
@@ -41,6 +41,7 @@ stage base train base "$runs/base" none "$@"
 stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@"
 [ -d "$runs/averaged" ] || stage average skipmodal average "$runs/base/latest" "$runs/critical/latest" -o "$runs/averaged"
 stage voice train base_speech "$runs/voice" "$runs/averaged" "$@"
-stage confidence skipmodal calibrate "$runs/voice/latest" --data "$runs/flickr8k"
+stage listening train base_listening "$runs/listening" "$runs/voice/latest" "$@"
+stage confidence skipmodal calibrate "$runs/listening/latest" --data "$runs/flickr8k"
 rm -rf "$runs/exported"
-stage export skipmodal export "$runs/voice/latest" "$runs/exported"
+stage export skipmodal export "$runs/listening/latest" "$runs/exported"
