@@ -44,7 +44,8 @@ def test_every_stage_in_order_and_its_time(run):
     status, calls, err = run("no command", "train.max_steps=3")
     assert status == 0, err
     words = [line.split() for line in calls]
-    assert [line[0] for line in words] == ["prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export"]
+    commands = [line[0] for line in words]
+    assert commands == ["prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export"]
     trained = [line for line in words if line[0] == "train"]
     assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_listening"]
     assert all("train.max_steps=3" in line for line in trained)
@@ -53,7 +54,17 @@ def test_every_stage_in_order_and_its_time(run):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
     assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[4][1:3]] == ["base/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]
-    assert stages == ["photos", "recordings", "base", "captions", "average", "voice", "listening", "confidence", "export"]
+    assert stages == [
+        "photos",
+        "recordings",
+        "base",
+        "captions",
+        "average",
+        "voice",
+        "listening",
+        "confidence",
+        "export",
+    ]
 
 
 def test_it_goes_on_where_it_was_stopped(run):
