@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     photos = [str(path) for path in arguments.photos]
     with tempfile.TemporaryDirectory() as folder:
-        speak = [sys.executable, "-m", "skipmodal", "img2speech", "-m", arguments.model, "-d", folder]
+        speak = [sys.executable, "-m", "skipmodal", "img2speech", "-m", arguments.model, "-d", folder, "--overwrite"]
         torch = measure(sys.executable, "-c", "import torch")
         one = measure(*speak, photos[0])
         print(f"import torch {torch:.2f} s; photo to wav {one:.2f} s: {one / torch:.2f} times")
