@@ -109,20 +109,18 @@ class TimedSpeechDecoder(nn.Module):
     @torch.no_grad()
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
         """With durations of its own, at most `max_frames` in sum."""
-        mel, wanted, alignment = self._say(transcript, max_frames)
-        lengths = wanted.clamp(max=max_frames).clamp(min=1)
-        linear = self.postnet(mel, lengths)
-        return Speech(mel, linear, lengths, -(-lengths // self.r), wanted > max_frames, alignment=alignment)
+        mel, lengths, capped, alignment = self._say(transcript, max_frames)
+        return Speech(mel, self.postnet(mel, lengths), lengths, -(-lengths // self.r), capped, alignment=alignment)
 
     @torch.no_grad()
     def vary(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
         """A spectrogram to learn from (B, T, n_mels), (B,): with a tempo and noise of its own each time."""
         tempo = TEMPO * torch.randn(len(transcript.ids), 1, device=transcript.ids.device)
-        mel, wanted, _ = self._say(transcript, LONGEST_FRAMES, tempo)
-        return mel, wanted.clamp(min=1, max=LONGEST_FRAMES)
+        mel, lengths, _, _ = self._say(transcript, LONGEST_FRAMES, tempo)
+        return mel, lengths
 
     def _say(self, transcript: Transcript, max_frames: int, tempo: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Mel (B, T, n_mels) of at most `max_frames`, the frames that were wanted (B,), alignment (B, steps, L)."""
+        """Mel (B, T, n_mels), its frames (B,), whether more than `max_frames` were wanted, alignment (B, steps, L)."""
         read, predicted = self._read(transcript)
         durations = self._durations(predicted if tempo is None else predicted + tempo, transcript.lengths)
         wanted = durations.sum(1).round().long()
@@ -130,7 +128,7 @@ class TimedSpeechDecoder(nn.Module):
         mel, alignment = self._decode(self._intoned(read), durations, lengths, int(lengths.max()))
         if self.refiner is not None:
             mel = self.refiner.refine(mel, lengths, None if tempo is None else torch.randn_like(mel))
-        return mel, wanted, alignment
+        return mel, lengths, wanted > max_frames, alignment
 
     def _follow(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Timing]:
         """Mel (B, T, n_mels) with the durations that mel has, and how it was aligned."""
