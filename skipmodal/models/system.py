@@ -107,7 +107,7 @@ class SkipModal(System):
         if ids is None:
             sentences = self.generate_text(latent, max_length, beam)
             ids = sentences.ids
-        written = self.text_decoder(latent, self.tokenize(ids))
+        written = self._follow(latent, self.tokenize(ids))
         logits = self._read_letters(written)
         read = counts(logits) * (written.spans > 0)
         speech = self.speech_decoder.generate(_spelled(written, logits, read), max_frames)
@@ -117,9 +117,10 @@ class SkipModal(System):
 
     def attention(self, latent: Latent, ids: Tensor) -> Tensor | None:
         """What D_txt attends to while it writes sentences ids (B, L): the mean of its heads (B, L, N)."""
-        written = self.text_decoder(latent, self.tokenize(ids))
-        if written.attention is None:
+        if not self.attends:
             return None
+        written = self._follow(latent, self.tokenize(ids))
+        assert written.attention is not None
         attention = written.attention.mean(1)
         if latent.suggested is not None:  # of the picture's places alone
             attention = attention[:, :, : -latent.suggested.likely.shape[1]]
@@ -152,7 +153,8 @@ class SkipModal(System):
         written: list[Written] = []
         reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
         if text_b is not None and (wanted & {"text_from_text", "letters"} or reads):
-            written.append(self.text_decoder(text_b, tokens_b))
+            decode = self.text_decoder if "text_from_text" in wanted else self._follow
+            written.append(decode(text_b, tokens_b))
         if "letters" in wanted:
             read = [part for parts in (*outputs.written.values(), written) for part in parts]
             if image is not None:  # one caption of each picture is enough
@@ -185,16 +187,15 @@ class SkipModal(System):
         assert isinstance(self.speech_decoder, TimedSpeechDecoder)
         some = firsts[:ROUND_TRIPS]
         with torch.no_grad():
-            model = self._transcript(
-                self.text_decoder(text_a.rows(torch.arange(len(some), device=some.device)), tokens[some])
-            )
+            captions = text_a.rows(torch.arange(len(some), device=some.device))
+            model = self._transcript(self._follow(captions, tokens[some]))
         return self.speech_decoder.imitate(self._transcript(seen.rows(some)), model)
 
     def _hear_itself(self, text: Latent, tokens: Tensor) -> Written:
         """What D_txt makes of D_spch's own recordings of texts that have none."""
         assert isinstance(self.speech_decoder, TimedSpeechDecoder)
         with torch.no_grad():
-            mel, lengths = self.speech_decoder.vary(self._transcript(self.text_decoder(text, tokens)))
+            mel, lengths = self.speech_decoder.vary(self._transcript(self._follow(text, tokens)))
         return self.text_decoder(self.encode_speech(mel, lengths), tokens)  # type: ignore[no-any-return]
 
     def _encode(self, batch: Batch, wanted: set[str]) -> Outputs:
@@ -230,9 +231,14 @@ class SkipModal(System):
         if latent.recording is None:
             return rerank.LIKENESS * F.cosine_similarity(encoded.mean, latent.mean[items])
         assert isinstance(self.speech_decoder, TimedSpeechDecoder)
-        transcript = self._transcript(self.text_decoder(encoded, self.tokenize(ids)))
+        transcript = self._transcript(self._follow(encoded, self.tokenize(ids)))
         mel, frames = (part[items] for part in latent.recording)
         return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
+
+    def _follow(self, latent: Latent, tokens: Tensor) -> Written:
+        """D_txt's states along sentences that it is given, without what else it could have written."""
+        assert isinstance(self.text_decoder, TransformerTextDecoder)
+        return self.text_decoder.follow(latent, tokens)
 
     def _read_letters(self, written: Written) -> Tensor:
         return self.letter_reader(written.taken, written.spans > 0)  # type: ignore[no-any-return]

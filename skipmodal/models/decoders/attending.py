@@ -40,20 +40,29 @@ class AttendingDecoder(nn.Module):
 
         What a latent gives is computed once an item.
         """
-        history = F.pad(target, (1, 0), value=BOS)
-        starts = self.spelling.lengths[history].cumsum(1)
-        states, weights = self.states(latent, history, starts, owners)
-        states = self.dropout(states)
+        written, before = self._forced(latent, target, owners)
         packing = Packing(target != PAD)
-        vocabulary = self.output(packing.pack(states[:, :-1]), self._vectors())
+        vocabulary = self.output(packing.pack(before), self._vectors())
         copies, copied = self._copies(latent), None
         if self.copying is not None and copies is not None:
             copies = copies if owners is None else copies.rows(owners)
             row = packing.places // target.shape[1]  # the sentence of each valid place
-            scores = packing.pack(self.copying.scores(states[:, :-1], copies))
+            scores = packing.pack(self.copying.scores(before, copies))
             copied = Copied(scores, copies.tokens[row], self.copying.hidden(copies)[row])
-        choices = Choices(packing, vocabulary, self.spelling.names, copied)
-        return Written(target, self.spelling.lengths[target], choices, states[:, 1:], weights[:, :, :-1])
+        return written._replace(choices=Choices(packing, vocabulary, self.spelling.names, copied))
+
+    def follow(self, latent: Latent, target: Tensor) -> Written:
+        """What `forward` gives but the choices, the dearest part: of sentences that are there to be spoken or shown."""
+        return self._forced(latent, target, None)[0]
+
+    def _forced(self, latent: Latent, target: Tensor, owners: Tensor | None) -> tuple[Written, Tensor]:
+        """All but the choices, and the states (B, S, width) from which these are made."""
+        history = F.pad(target, (1, 0), value=BOS)
+        starts = self.spelling.lengths[history].cumsum(1)
+        states, weights = self.states(latent, history, starts, owners)
+        states = self.dropout(states)
+        written = Written(target, self.spelling.lengths[target], None, states[:, 1:], weights[:, :, :-1])
+        return written, states[:, :-1]
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, S), each written from character `starts` (B, S) on -> states (B, S, width), attention."""

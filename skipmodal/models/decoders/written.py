@@ -59,7 +59,7 @@ class Written(NamedTuple):
 
     target: Tensor  # (B, S), padded: what it should have written
     spans: Tensor  # (B, S) characters of each token of the target
-    choices: Choices | None  # None of rows that were taken from others
+    choices: Choices | None  # None where they were not wanted, and of `rows`
     taken: Tensor | None = None  # (B, S, width), its hidden states once it has taken each, where it attends
     attention: Tensor | None = None  # (B, heads, S, N) weights over the latent
 
