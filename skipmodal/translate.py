@@ -207,14 +207,17 @@ class Translator:
         """What `encode` gave -> results in a modality; with a confidence where the source is a picture."""
         if modality == "image":
             return [Translation(pixels, False) for pixels in image.to_pixels(self.model.generate_image(latent))]
+        far = self._distances(latent)
+        if far is not None and self.confidence:
+            latent = replace(latent, unfamiliar=far > self.confidence.far)
         if modality == "text":
             found = self.model.generate_text(latent, self.max_text, self.beam)
-            return self._sentences(found, latent)
+            return self._sentences(found, far)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         _check_finite(speech.linear)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        said = self._sentences(behind, latent) if behind else [Translation("", False)] * len(wavs)
+        said = self._sentences(behind, far) if behind else [Translation("", False)] * len(wavs)
         words = self._words(speech, latent.ids if behind is None else behind.ids)
         rate = self.audio.sample_rate
         return [
@@ -234,20 +237,25 @@ class Translator:
             for row, weights, steps in zip(ids.tolist(), speech.alignment.cpu(), speech.steps.tolist(), strict=True)
         ]
 
-    def _sentences(self, found: Sentences, latent: Latent) -> list[Translation]:
+    def _distances(self, latent: Latent) -> Tensor | None:
+        """How far pictures are from those of the training, where that is known: (B,)."""
+        if latent.seen is None or self.prototypes is None:
+            return None
+        _check_finite(latent.seen)
+        return distances(latent.seen, self.prototypes)
+
+    def _sentences(self, found: Sentences, far: Tensor | None) -> list[Translation]:
+        """`far` are the distances of their pictures."""
         _check_finite(found.log_probability)
-        far: list[float] = []
-        if latent.seen is not None and self.prototypes is not None:
-            _check_finite(latent.seen)
-            far = distances(latent.seen, self.prototypes).tolist()
         results = []
         for number, (ids, capped, log_p, _) in enumerate(zip(*(tensor.tolist() for tensor in found), strict=True)):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
             result = Translation(sentence, capped, sentence, score)
-            if self.confidence and far:
-                result.confidence = self.confidence(score, far[number])
-                result.unfamiliar = far[number] > self.confidence.far
+            if self.confidence and far is not None:
+                distance = float(far[number])
+                result.confidence = self.confidence(score, distance)
+                result.unfamiliar = distance > self.confidence.far
             results.append(result)
         return results
 

@@ -1,6 +1,7 @@
 """Calibrated confidence: fitted on half of a split, checked on the other half, of pictures as they are and altered."""
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,6 +127,8 @@ def calibrate(
     items = dataset.indices(split)[:limit]
     if len(items) < 4 * BINS:
         raise UserError(f"{dataset.path}: {len(items)} items in its {split} split, at least {4 * BINS} are needed")
+    translator = copy(translator)
+    translator.confidence = None  # or of unfamiliar pictures only the thing would be named
     known = prototypes(translator, dataset, batch_size)
     kinds: tuple[list[tuple[float, float, float]], ...] = ([], [])
     for start in range(0, len(items), batch_size):

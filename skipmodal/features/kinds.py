@@ -10,6 +10,12 @@ from pathlib import Path
 COUNT = 1000
 _IRREGULAR = {"mouse": "mice", "goose": "geese", "ox": "oxen", "wolf": "wolves", "scarf": "scarves", "shelf": "shelves"}
 _SAME = frozenset({"fish", "sheep", "deer", "buffalo", "bison", "salmon"})
+_UNCOUNTED = frozenset({
+    "armor", "beer", "bread", "broccoli", "cabbage", "cauliflower", "chocolate", "coffee", "coral", "corn", "dough",
+    "eggnog", "espresso", "food", "fruit", "guacamole", "hay", "ice", "icecream", "lipstick", "lotion", "meat",
+    "meatloaf", "pasta", "perfume", "powder", "sand", "soup", "sunscreen", "tea", "velvet", "water", "wheat", "wine",
+    "wool", "yarn",
+})  # fmt: skip
 
 
 @cache
@@ -47,3 +53,11 @@ def plural(word: str) -> str:
     if word.endswith("y") and word[-2] not in "aeiou":
         return f"{word[:-1]}ies"
     return f"{word}s"
+
+
+def one(word: str) -> str:
+    """`a hen`, `an owl`; `bread` and `boots` as they are."""
+    if word in _UNCOUNTED or (plural(word) == word and word not in _SAME and not word.endswith("fish")):
+        return word
+    vowel = word[0] in "aeiou" and not word.startswith("uni")
+    return f"an {word}" if vowel or word == "hourglass" else f"a {word}"

@@ -41,6 +41,7 @@ class Latent:
     recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
     suggested: Suggested | None = None
     seen: Tensor | None = None  # (B, width), the mean of a picture's features
+    unfamiliar: Tensor | None = None  # (B,) bool: pictures unlike those of the training, where it is known
 
     @property
     def mask(self) -> Tensor:

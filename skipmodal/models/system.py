@@ -29,6 +29,7 @@ from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.naming import name_unfamiliar
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
@@ -91,11 +92,14 @@ class SkipModal(System):
         """The most likely sentence of each item, in characters (B, L).
 
         With a beam, and where D_spch speaks sentences, several likely ones of a picture or a recording are reranked.
+        Of an unfamiliar picture only the thing is named, where the network is sure of one.
         """
         if beam == 1 or latent.ids is not None or isinstance(self.speech_decoder, SpeechDecoder):
-            return self.text_decoder.generate(latent, max_length, beam)
-        found = self.text_decoder.generate(latent, max_length, rerank.hypotheses(latent, beam), every=True)
-        return rerank.choose(latent, found, self._fit)
+            found = self.text_decoder.generate(latent, max_length, beam)
+        else:
+            found = self.text_decoder.generate(latent, max_length, rerank.hypotheses(latent, beam), every=True)
+            found = rerank.choose(latent, found, self._fit)
+        return name_unfamiliar(latent, found, self.tokenizer, max_length)
 
     def generate_speech(
         self, latent: Latent, max_frames: int, max_length: int, beam: int = 1

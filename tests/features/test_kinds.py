@@ -23,3 +23,12 @@ def test_every_kind_has_words_that_can_be_tokens():
 )  # fmt: skip
 def test_plurals(one, more):
     assert kinds.plural(one) == more
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("hen", "a hen"), ("owl", "an owl"), ("unicycle", "a unicycle"), ("umbrella", "an umbrella"), ("bread", "bread"),
+     ("hourglass", "an hourglass"), ("boots", "boots"), ("goldfish", "a goldfish"), ("bus", "a bus")],
+)  # fmt: skip
+def test_one_of_a_kind(word, said):
+    assert word in kinds.words() and kinds.one(word) == said
