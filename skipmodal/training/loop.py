@@ -220,6 +220,8 @@ def _train(
                 monitor.say(f"stopped at step {at.step}; --resume auto goes on from here")
                 raise KeyboardInterrupt
         monitor.say(f"{latest}: step {at.step}, {at.skipped} skipped{_so_far(at.best)}")
+        if processes.any(stop_asked(), device):
+            raise KeyboardInterrupt  # in the last step: nor is what was to follow the training wanted
     return latest
 
 

@@ -142,6 +142,17 @@ def test_a_signal_to_its_loaders_too_saves_all_the_same(recipe, tmp_path, number
     assert load_trainer(run / "latest").numbers["step"] >= 3
 
 
+def test_a_signal_in_the_last_step_stops_what_would_follow(recipe, tmp_path, monkeypatch):
+    def validate(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(loop, "validate", validate)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(recipe(train={"max_steps": 2}), tmp_path / "run")
+    assert load_trainer(tmp_path / "run" / "latest").numbers["step"] == 2
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_killed_loader_ends_the_training_with_one_line(recipe, tmp_path):
     run = tmp_path / "run"
