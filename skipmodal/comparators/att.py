@@ -2,7 +2,8 @@
 
 As there: the LSTM sees the picture once, at first, and then attends to words that a picture probably shows, its
 attributes, in what it reads and in what it writes. Not as there: the attributes are the likeliest words of the frozen
-network's own classifier that captions use too, instead of those of detectors trained on the captions.
+network's own classifier that captions use too, instead of those of detectors trained on the captions; the output has
+weights of its own, not the embedding's; (11) has a weight, 0.1, where the paper has none.
 """
 
 from collections.abc import Collection
@@ -112,7 +113,8 @@ class AttDecoder(RecurrentDecoder):
     def step(self, x: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, State]:
         """The weights are those of what it reads, then those of what it writes: (B, 2 * attributes)."""
         (words,) = memory
-        alpha = (words @ self.score_in(x)[:, :, None])[:, :, 0].softmax(1)
+        # Unscaled, embeddings of N(0, 1) would put all weight on one attribute from the start.
+        alpha = (words @ self.score_in(x)[:, :, None] * self.width**-0.5)[:, :, 0].softmax(1)
         x = self.input(x + self.gain_in * (alpha[:, None] @ words)[:, 0])
         h, state = lstm_step(self.rnn, x[:, None], (state[0], state[1]))
         squashed = torch.tanh(words)

@@ -4,9 +4,15 @@ The generators are made of our encoders and decoders: E_img and D_spch one way, 
 used. The identity loss, which asks a generator to leave its own target alone, cannot be asked across modalities: here
 each modality has to come back through its own encoder and decoder. What a picture sounds like has the length of the
 recording beside it, since nothing says how long it should be.
+
+Not as there: the critics are smaller (PatchGAN of three layers), their loss is not halved, and they and the generators
+step together, by one optimiser and one gradient clip. The generators keep our batch norm, where the original has
+instance norm: its running statistics are those of real items, made ones leave them alone. Ours: the stop output, and
+the post-net's start from the interpolated mel spectrogram, as from nothing a CBHG needs tens of thousands of steps.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Literal, cast
 
@@ -22,11 +28,11 @@ from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
 from skipmodal.models.decoders.image import ImageDecoder
-from skipmodal.models.decoders.speech import Speech, SpeechDecoder
+from skipmodal.models.decoders.speech import PostNet, Speech, SpeechDecoder, stop_loss
 from skipmodal.models.encoders.image import ImageEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder
 from skipmodal.models.latent import Encoded, Latent
-from skipmodal.models.layers import length_mask, mean
+from skipmodal.models.layers import ImageNorm, MaskedBatchNorm, length_mask, mean
 from skipmodal.models.search import Sentences
 from skipmodal.tokenizer import Tokenizer
 
@@ -65,6 +71,7 @@ class CycleGANLoss(Losses):
     mel: float = loss_term(5.0, "identity: a recording through its own encoder and decoder", "text-speech")
     linear: float = loss_term(5.0, "the same of the post-net's linear magnitudes", "text-speech")
     stop: float = loss_term(1.0, "binary cross-entropy of D_spch's stop output", "text-speech")
+    stop_image: float = loss_term(1.0, "the same of pictures, at the length of the recording beside", "both", False)
 
 
 class CycleGANRecipe(Recipe):
@@ -91,6 +98,7 @@ class CycleGAN(System):
         self.frames_a_step = config.frames_per_step
         self.image_encoder, self.image_decoder = ImageEncoder(sizes), ImageDecoder(sizes, image.size)
         self.speech_encoder, self.speech_decoder = SpeechEncoder(sizes, audio.n_mels), SpeechDecoder(sizes, audio)
+        self.speech_decoder.postnet = PostNet(sizes, audio, envelope=True)
         self.from_image, self.from_speech = (nn.Linear(config.embedding, config.d_k) for _ in range(2))
         self.image_critic, self.speech_critic = Critic(3, config.critics), Critic(1, config.critics)
         self.image_pool, self.speech_pool = Pool(3, image.size, image.size), Pool(1, WINDOW, audio.n_mels)
@@ -129,15 +137,20 @@ class CycleGAN(System):
         if wanted & {"adversary_image", "cycle_speech"}:
             drawn = self.image_decoder(outputs.speech)
             if "cycle_speech" in wanted:
-                again = self._speak(self.encode_image(drawn), batch.mel_lengths)
+                with _running_statistics_kept(self.image_encoder):
+                    seen = self.encode_image(drawn)
+                again, _ = self._speak(seen, batch.mel_lengths)
                 valid = length_mask(batch.mel_lengths, batch.mel.shape[1])
                 outputs.own["cycle_speech"] = mean((again - batch.mel).abs()[valid])
             made["image"] = (self.image_critic, self.image_pool, drawn, batch.images)
-        if wanted & {"adversary_speech", "cycle_image"}:
+        if wanted & {"adversary_speech", "cycle_image", "stop_image"}:
             lengths = batch.mel_lengths[torch.arange(len(batch.images), device=batch.mel.device) % len(batch.mel)]
-            said = self._speak(outputs.image, lengths)
+            said, stop = self._speak(outputs.image, lengths)
+            if "stop_image" in wanted:
+                outputs.own["stop_image"] = stop_loss(stop, -(-lengths // self.frames_a_step))
             if "cycle_image" in wanted:
-                drawn = self.image_decoder(self.encode_speech(said, lengths))
+                with _running_statistics_kept(self.speech_encoder, self.image_decoder):
+                    drawn = self.image_decoder(self.encode_speech(said, lengths))
                 outputs.own["cycle_image"] = mean((drawn - batch.images).abs())
             windows = _windows(said, lengths), _windows(batch.mel, batch.mel_lengths)
             made["speech"] = (self.speech_critic, self.speech_pool, *windows)  # type: ignore[assignment]
@@ -150,17 +163,18 @@ class CycleGAN(System):
                 outputs.own[f"adversary_{name}"] = mean((fooled - 1).square())
         return outputs
 
-    def _speak(self, latent: Latent, lengths: Tensor) -> Tensor:
-        """Free-running with gradients: mel (B, T, n_mels) of `lengths` (B,) frames, zeros after them."""
+    def _speak(self, latent: Latent, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Free-running with gradients: mel (B, T, n_mels) of `lengths` (B,) frames, zeros after them; stop (B, S)."""
         decoder, u = self.speech_decoder, latent.mean
         gru, lstm = decoder._initial_state(u)
-        frame, parts = u.new_zeros(len(u), 1, decoder.n_mels), []
+        frame, parts, stops = u.new_zeros(len(u), 1, decoder.n_mels), [], []
         for _ in range(-(-int(lengths.max()) // decoder.r)):
-            mel, _, gru, lstm = decoder._steps(frame, u, gru, lstm)
+            mel, stop, gru, lstm = decoder._steps(frame, u, gru, lstm)
             parts.append(mel)
+            stops.append(stop)
             frame = mel[:, -1:]
         mel = torch.cat(parts, 1)[:, : int(lengths.max())]
-        return mel * length_mask(lengths, mel.shape[1])[:, :, None]
+        return mel * length_mask(lengths, mel.shape[1])[:, :, None], torch.cat(stops, 1)
 
 
 class Critic(nn.Sequential):
@@ -196,6 +210,20 @@ class Pool(nn.Module):
                 place = int(torch.randint(POOL, ()))
                 shown[row], self.items[place] = self.items[place].clone(), item
         return shown
+
+
+@contextmanager
+def _running_statistics_kept(*parts: nn.Module) -> Iterator[None]:
+    """The running statistics of the batch norms in `parts` stay as they are: those of real items."""
+    norms = [each for part in parts for each in part.modules() if isinstance(each, (ImageNorm, MaskedBatchNorm))]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _latent(encoded: Encoded, project: nn.Linear) -> Latent:

@@ -1,7 +1,9 @@
 """Deep Speech 2: speech to text by convolutions, recurrent layers and CTC (Amodei et al., ICML 2016; table 3).
 
-Left out: the language model of its beam search, sequence-wise batch norm between the recurrent layers, and most of its
-width. As there, frames go through two-dimensional convolutions and bidirectional GRUs to a distribution over letters.
+Left out: the language model of its beam search, sequence-wise batch norm between the recurrent layers, the ceiling of
+its clipped ReLU, SortaGrad, and most of its width. As there, frames go through two-dimensional convolutions and
+bidirectional GRUs to a distribution over letters. Not as there: three recurrent layers for up to seven, kernels of
+11x11 for 41x11 and 21x11, and a mel for a linear spectrogram.
 """
 
 from collections.abc import Collection

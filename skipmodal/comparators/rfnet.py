@@ -3,7 +3,8 @@
 As there: in stage I each network has an LSTM that looks at its grid while it hears of the others, in stage II one LSTM
 looks at what these have thought, and the decoder attends to what that one thinks; all thoughts are to name the words of
 the captions. Not as there: the networks are the three EfficientNet-Lites, frozen (`prep --encoder efficientnet_lites`),
-and an LSTM's weights are the same in all its steps.
+and an LSTM's weights are the same in all its steps. Its last stage, rewarded by CIDEr, is off: `loss.self_critical`
+turns it on.
 """
 
 from collections.abc import Collection

@@ -4,7 +4,7 @@
 the time as they go up, and an LSTM that is fed what it attended to before writes, as there, several heads attending,
 units that are longer than letters: of our tokens. Unlike there, attention also knows where a character of average
 length lies, as ours does (see `Attention`). Left out: scheduled sampling, label smoothing, training by word errors, the
-language model of its beam search, and most of its width.
+language model of its beam search, and most of its width. The encoder has GRUs for LSTMs.
 """
 
 from collections.abc import Callable, Collection

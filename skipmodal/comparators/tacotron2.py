@@ -4,8 +4,9 @@ As there, characters go through convolutions and a bidirectional LSTM, two LSTMs
 them, a residual convolutional post-net corrects the mel, and the loss is of the mel before and after it. The pre-net's
 dropout stays on in synthesis. Left out: WaveNet, in whose place our CBHG post-net gives the linear magnitudes of all
 these systems; zoneout, which is dropout here; most of its width; and its one frame a step, which costs as many steps.
-The first LSTM alone asks the attention, so that the second runs over all steps at once. Ours: a guide of the attention
-that a recipe may ask for. Not torchaudio's, whose batch norms count padding.
+Its losses are squared errors, ours absolute ones. The first LSTM alone asks the attention, so that the second runs over
+all steps at once. Ours: a guide of the attention that a recipe may ask for. Not torchaudio's, whose batch norms count
+padding.
 """
 
 from itertools import pairwise

@@ -14,6 +14,7 @@ from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import Timing, forward_sum, guided_attention
 from skipmodal.models.base import Outputs
 from skipmodal.models.decoders.letters import letter_loss
+from skipmodal.models.decoders.speech import stop_loss
 from skipmodal.models.decoders.timed import MAX_LOG_DURATION
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import gather_over_processes, length_mask, mean, ratio
@@ -21,7 +22,6 @@ from skipmodal.text import PAD
 
 TEMPERATURE = 0.07  # of the cosines in the contrastive loss
 TEXT_PULL = 0.15  # part of the gradient of `distance` that texts are given
-STOP_WEIGHT = 5.0  # of the one step that stops, beside some fifty others
 
 
 def compute_losses(outputs: Outputs, batch: Batch, linear: Tensor | None, wanted: Collection[str]) -> dict[str, Tensor]:
@@ -71,15 +71,9 @@ def _flow(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | Non
 
 
 def _stop(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
-    """Binary cross-entropy a step; the last valid step is the one that stops."""
     if outputs.spoken is None or outputs.spoken.stop is None:
         return None
-    logits, steps = outputs.spoken.stop, outputs.spoken.steps
-    target = F.one_hot(steps - 1, logits.shape[1]).to(logits.dtype)
-    mask = length_mask(steps, logits.shape[1])
-    # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
-    weight = logits.new_tensor(STOP_WEIGHT)
-    return mean(F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=weight, reduction="none"))
+    return stop_loss(outputs.spoken.stop, outputs.spoken.steps)
 
 
 def _text(name: str) -> Callable[[Outputs, Batch, Tensor | None], Tensor | None]:

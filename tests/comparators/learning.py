@@ -11,10 +11,10 @@ from skipmodal.training.losses import compute_losses, total_loss
 from tests.models.tiny import AUDIO, tiny_batch
 
 
-def learn(kind, steps, batch=None, lr=0.01, words=(), image=None, **settings):
+def learn(kind, steps, batch=None, lr=0.01, words=(), image=None, loss=None, **settings):
     """A tiny system after `steps` on one batch, its first and its last loss."""
     torch.manual_seed(0)
-    recipe = parse_recipe({"model": {"kind": kind, **settings}}, kind)
+    recipe = parse_recipe({"model": {"kind": kind, **settings}, "loss": loss or {}}, kind)
     system = build(recipe.model, AUDIO, image or ImageConfig(size=16), Tokenizer(words)).train()
     batch = tiny_batch() if batch is None else batch
     weights = recipe.loss.weights()

@@ -33,9 +33,12 @@ def speak(system, ids, lengths, cap=CAP):
 
 
 def check_learns(kind, steps, **settings):
-    """That it learns a batch by heart, stops where its recordings end, and does not see padding: system, speech."""
+    """That it learns a batch by heart, stops where its recordings end, and does not see padding: system, speech.
+
+    And that a guide leads its attention along the letters.
+    """
     batch = spoken_batch()
-    system, first, last = learn(kind, steps, batch, **settings)
+    system, first, last = learn(kind, steps, batch, loss={"guided_attention": 1.0}, **settings)
     assert last < 0.2 * first
     ids, lengths = texts(batch)
     speech = speak(system, ids, lengths)
@@ -56,6 +59,8 @@ def assert_attends(speech, lengths):
     for weights, steps, length in zip(speech.alignment, speech.steps, lengths, strict=True):
         assert torch.allclose(weights[:steps, :length].sum(1), torch.ones(steps))
         assert not weights[:, length:].any()
+        # Each step speaks a letter, and looks at it: nearly all do.
+        assert (weights[:steps].argmax(1) - torch.arange(steps)).abs().float().mean() < 0.5
 
 
 def check_padding(system, batch, speech):

@@ -5,12 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Suggested
+from skipmodal.systems import build
 from skipmodal.text import SYMBOLS
-from tests.comparators.captions import OWNERS, PLAIN, WORDS, batch_of, learns, untrained
+from skipmodal.tokenizer import Tokenizer
+from tests.comparators.captions import LITE0, OWNERS, PLAIN, WORDS, batch_of, learns, untrained
+from tests.models.tiny import AUDIO
 
 BATCH = batch_of((49, 1280))
 SIZES = {**PLAIN, "attributes": 2}
@@ -55,6 +59,15 @@ def test_what_is_read_and_what_is_written_attend_to_them():
         plain = decoder(latent, BATCH.tokens, OWNERS).logits
         latent = replace(latent, suggested=Suggested(torch.full_like(tokens, CAT), likely))
         torch.testing.assert_close(decoder(latent, BATCH.tokens, OWNERS).logits, plain)
+
+
+def test_attention_is_undecided_at_first():
+    torch.manual_seed(0)
+    config = parse_recipe({"model": {"kind": "att", **SIZES, "width": 256}}, "att").model
+    system = build(config, AUDIO, LITE0, Tokenizer(WORDS)).eval()
+    with torch.no_grad():
+        written = system.text_decoder(system.encode_image(BATCH.features), BATCH.tokens, OWNERS)
+    assert (written.attention[:, 0].unflatten(2, (2, 2)).amax(3).mean((0, 1)) < 0.8).all()  # 0.5 is undecided
 
 
 def test_attention_is_to_reach_all_and_to_be_sure():

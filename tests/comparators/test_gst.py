@@ -2,6 +2,7 @@
 
 import torch
 
+from skipmodal.comparators.tacotron import Tacotron
 from tests.comparators.learning import learn
 from tests.comparators.speaking import check_learns, speak, spoken_batch, texts
 from tests.comparators.test_tacotron import SIZES as TACOTRON
@@ -29,6 +30,26 @@ def test_style_tokens_change_the_sound_and_their_use_in_training_is_remembered()
             assert torch.equal(styles.usage[0], token)  # synthesis leaves it alone
     assert all((one - average).abs().max() > 1e-3 for one in each)
     assert (each[0] - each[1]).abs().max() > 1e-3
+
+
+def test_in_training_the_style_is_the_targets():
+    batch = spoken_batch()
+    system, _, _ = learn("gst", 30, batch, **SIZES)
+    ids, lengths = texts(batch)
+    system.zero_grad()
+    system(batch, {"mel"}).spoken.mel.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in system.reference.parameters())
+    assert system.styles.bank.grad.abs().max() > 0
+    with torch.no_grad():
+        weights = system.styles.weights(system.reference(batch.mel, batch.mel_lengths))
+        latent = system.encode_text(ids, lengths)
+        own, others = (
+            Tacotron.follow(system, system._styled(latent, each), batch.mel, batch.mel_lengths, None)[0]
+            for each in (weights, weights.roll(1, 0))
+        )
+        followed, _ = system.follow(latent, batch.mel, batch.mel_lengths, None)
+    torch.testing.assert_close(followed.mel, own.mel)
+    assert (own.mel - others.mel).abs().amax((1, 2)).min() > 1e-5
 
 
 def test_the_running_mean_is_that_of_the_weights():

@@ -37,6 +37,38 @@ def test_networks_hear_of_each_other_from_the_second_step_on():
         assert (again[network][:, 1] != parts[network][:, 1]).any()
 
 
+def test_the_second_stage_sees_all_thoughts_of_the_first():
+    fusion = untrained("rfnet", BATCH, LITES, **STEPS).image_encoder
+    with torch.no_grad():
+        _, parts = fusion(BATCH.features)
+        for review in fusion.review:
+            hook = review.register_forward_hook(lambda _, given, seen: (2 * seen[0], seen[1]))
+            _, again = fusion(BATCH.features)
+            hook.remove()
+            for one, other in zip(parts[:-1], again[:-1], strict=True):
+                torch.testing.assert_close(one, other)
+            assert (parts[-1] - again[-1]).abs().max() > 1e-4
+
+
+def test_the_decoders_attention_follows_what_was_said():
+    system = untrained("rfnet", BATCH, LITES, **STEPS)
+    decoder = system.text_decoder
+    with torch.no_grad():
+        latent = system.encode_image(BATCH.features)
+        written = decoder(latent, BATCH.tokens, OWNERS)
+        other = BATCH.tokens.clone()
+        other[:, 0] = other[:, 0].roll(1)
+        again = decoder(latent, other, OWNERS)
+        torch.testing.assert_close(again.attention[:, :, 1], written.attention[:, :, 1])  # the state is one token late
+        assert (again.attention[:, :, 2] != written.attention[:, :, 2]).any()
+        x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
+        state = decoder.first(latent, memory)
+        y, _, _ = decoder.step(x, memory, state)
+        values, keys, mask = memory
+        moved, _, _ = decoder.step(x, (values, keys.flip(1), mask), state)
+        assert (moved != y).any()  # what it reads is what it attends to
+
+
 def test_each_stage_names_the_words_of_all_captions_of_a_picture():
     system = untrained("rfnet", BATCH, LITES, **STEPS)
     with torch.no_grad():

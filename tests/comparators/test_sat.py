@@ -34,6 +34,27 @@ def test_every_place_is_to_be_looked_at_once():
     assert "coverage" not in system(BATCH, {"text_from_image"}).own
 
 
+def test_attention_follows_what_was_said_and_chooses_what_is_seen():
+    system = untrained("sat", BATCH)
+    decoder = system.text_decoder
+    with torch.no_grad():
+        latent = system.encode_image(BATCH.features)
+        written = decoder(latent, BATCH.tokens, OWNERS)
+        other = BATCH.tokens.clone()
+        other[:, 0] = other[:, 0].roll(1)
+        again = decoder(latent, other, OWNERS)
+        torch.testing.assert_close(again.attention[:, :, 1], written.attention[:, :, 1])  # the state is one token late
+        assert (again.attention[:, :, 2] - written.attention[:, :, 2]).abs().max() > 1e-6
+        # What is seen is what was chosen: the same state with the weights of other places reads something else.
+        x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
+        state = decoder.first(latent, memory)
+        y, weights, _ = decoder.step(x, memory, state)
+        assert weights.std(1).min() > 1e-4  # they are not uniform
+        values, keys, mask = memory
+        moved, _, _ = decoder.step(x, (values, keys.flip(1), mask), state)
+        assert (moved - y).abs().max() > 1e-5
+
+
 def test_a_closed_gate_hides_the_picture():
     system = untrained("sat", BATCH)
     decoder, target = system.text_decoder, BATCH.tokens[:3]

@@ -1,5 +1,7 @@
 """Multi-head attention over a pyramid learns a batch by heart, does not hear padding, and searches what it learned."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -75,6 +77,22 @@ def test_the_next_step_sees_what_was_attended_to(learned):
     assert state[2].abs().max() > 0
     other, _ = advance(tokens, start, (h, c, context + 1))
     assert (first - other).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_attention_goes_along_the_recording_and_chooses_what_is_heard(learned):
+    system, batch = learned
+    latent = system.encode_speech(batch.mel, batch.mel_lengths)
+    where = system.attention(latent, batch.ids[2:]).argmax(2)
+    assert where[:2, 0].max() <= 1 and (where[:2].amax(1) > latent.lengths[:2] / 2).all()
+    # In another order its places, all valid, are another recording, and so they are with all but the first louder.
+    u, start, tokens = latent.u, torch.zeros(3, 1, dtype=torch.long), torch.full((3, 1), BOS)
+    louder = torch.where(torch.arange(11)[:, None] > 0, 3 * u, u)
+    written = []
+    for heard in (u, u.flip(1), louder):
+        advance, state = system.text_decoder.begin(replace(latent, u=heard))
+        written.append(advance(tokens, start, state)[0][0])
+    assert all((written[0] - other).abs().max() > 1e-2 for other in written[1:])
 
 
 def test_sizes_that_do_not_fit_are_refused_in_a_line():

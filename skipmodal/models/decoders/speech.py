@@ -11,8 +11,9 @@ from skipmodal.audio import AudioConfig, mel_to_linear
 from skipmodal.config import ModelConfig, VectorModel
 from skipmodal.models.alignment import Timing
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import CBHG, Prenet
+from skipmodal.models.layers import CBHG, Prenet, length_mask, mean
 
+STOP_WEIGHT = 5.0  # of the one step that stops, beside some fifty others
 Part = tuple[Tensor, Tensor, int]  # first frames (B,), valid frames (B,), the most of them
 
 
@@ -66,6 +67,15 @@ def cut(frames: Tensor, lengths: Tensor, part: Part | None) -> tuple[Tensor, Ten
     first, lengths, longest = part
     index = (first[:, None] + torch.arange(longest, device=frames.device)).clamp(max=frames.shape[1] - 1)
     return frames.gather(1, index[:, :, None].expand(-1, -1, frames.shape[2])), lengths
+
+
+def stop_loss(logits: Tensor, steps: Tensor) -> Tensor:
+    """Binary cross-entropy a step: logits (B, S), valid steps (B,), the last of which is the one that stops."""
+    target = F.one_hot(steps - 1, logits.shape[1]).to(logits.dtype)
+    mask = length_mask(steps, logits.shape[1])
+    # Not in the paper, as the stop output itself: one stop against some fifty others would be ignored.
+    weight = logits.new_tensor(STOP_WEIGHT)
+    return mean(F.binary_cross_entropy_with_logits(logits[mask], target[mask], pos_weight=weight, reduction="none"))
 
 
 class PostNet(nn.Module):
