@@ -1,5 +1,6 @@
 """Translator: any modality in, any modality out, batched; the Python API behind the synthesis commands."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -248,13 +249,15 @@ class Translator:
         """`far` are the distances of their pictures."""
         _check_finite(found.log_probability)
         results = []
-        for number, (ids, capped, log_p, _) in enumerate(zip(*(tensor.tolist() for tensor in found), strict=True)):
+        measured = [None] * len(found.ids) if far is None else far.tolist()
+        named = [False] * len(found.ids) if found.named is None else found.named.tolist()
+        columns = found.ids.tolist(), found.capped.tolist(), found.log_probability.tolist(), named, measured
+        for ids, capped, log_p, is_name, distance in zip(*columns, strict=True):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
-            result = Translation(sentence, capped, sentence, score)
-            if self.confidence and far is not None:
-                distance = float(far[number])
-                result.confidence = self.confidence(score, distance)
+            result = Translation(sentence, capped, sentence, score, named=is_name)
+            if self.confidence and distance is not None:
+                result.confidence = math.exp(log_p) if is_name else self.confidence(score, distance)
                 result.unfamiliar = distance > self.confidence.far
             results.append(result)
         return results

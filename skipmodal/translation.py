@@ -24,8 +24,9 @@ class Translation:
     capped: bool  # the decoder hit its length cap before it stopped by itself
     text: str | None = None  # the sentence, also the latent one behind speech, where the model has one
     score: float | None = None  # its mean log-probability a character
-    confidence: float | None = None  # share of its content words expected to be right, of a picture
+    confidence: float | None = None  # share of its content words expected to be right, of a picture; or p of its name
     unfamiliar: bool = False  # whether the picture is unlike those that a calibrated model was trained on
+    named: bool = False  # whether the sentence therefore only names the thing
     sample_rate: int | None = None  # Hz, of speech
     words: list[Word] | None = None  # of speech, from a model that knows when each sounds
 

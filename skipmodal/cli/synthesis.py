@@ -326,7 +326,7 @@ def _record(name: str, result: "Translation", path: Path | None) -> dict[str, An
     if result.text is not None:  # also the latent sentence behind speech
         record["text"] = result.text
     if result.confidence is not None:
-        record |= {"confidence": round(result.confidence, 3), "unfamiliar": result.unfamiliar}
+        record |= {"confidence": round(result.confidence, 3), "unfamiliar": result.unfamiliar, "named": result.named}
     if result.sample_rate:
         record["seconds"] = round(result.seconds, 3)
     if result.words is not None:

@@ -93,7 +93,8 @@ def _from_photo(translator: Translator, path: str | None) -> tuple[Any, ...]:
         raise UserError("no photo yet: drop one, or take one with the webcam")
     result, latent = translate(translator, Path(path), "image", "speech")
     sentence = result.text or ""
-    seen = draw_seen(translator, Path(path), latent, sentence) if sentence else None
+    # D_txt did not choose the words of a name, so what it attends to says nothing about it.
+    seen = draw_seen(translator, Path(path), latent, sentence) if sentence and not result.named else None
     confidence = "not calibrated" if result.confidence is None else f"{result.confidence:.2f}"
     confidence += ", of a picture unlike those that the model was trained on" if result.unfamiliar else ""
     rate, wav = translator.audio.sample_rate, result.value

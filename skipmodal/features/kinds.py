@@ -16,6 +16,7 @@ _UNCOUNTED = frozenset({
     "meatloaf", "pasta", "perfume", "powder", "sand", "soup", "sunscreen", "tea", "velvet", "water", "wheat", "wine",
     "wool", "yarn",
 })  # fmt: skip
+_SINGULAR = frozenset({"malinois", "mantis", "triceratops"})
 
 
 @cache
@@ -57,7 +58,8 @@ def plural(word: str) -> str:
 
 def one(word: str) -> str:
     """`a hen`, `an owl`; `bread` and `boots` as they are."""
-    if word in _UNCOUNTED or (plural(word) == word and word not in _SAME and not word.endswith("fish")):
+    several = plural(word) == word and word not in _SAME | _SINGULAR and not word.endswith("fish")
+    if word in _UNCOUNTED or several:
         return word
     vowel = word[0] in "aeiou" and not word.startswith("uni")
     return f"an {word}" if vowel or word == "hourglass" else f"a {word}"

@@ -43,4 +43,4 @@ def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
         score[rows] = likely[rows] + fits[which.to(device)]
     best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.u), device=device)
     longest = int((found.ids[best] != PAD).sum(1).max())
-    return Sentences(found.ids[best, :longest], *(tensor[best] for tensor in found[1:]))
+    return Sentences(found.ids[best, :longest], found.capped[best], found.log_probability[best], found.lengths[best])

@@ -21,6 +21,7 @@ class Sentences(NamedTuple):
     capped: Tensor  # (B,) bool: without an end
     log_probability: Tensor  # (B,) of the whole sentence, as these units
     lengths: Tensor  # (B,) what the search divided it by: characters, or words and signs
+    named: Tensor | None = None  # (B,) bool: names an unfamiliar picture's thing, with that word's log-probability
 
 
 def sample(step: Step, state: State, max_length: int) -> Tensor:

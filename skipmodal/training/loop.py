@@ -221,7 +221,7 @@ def _train(
                 raise KeyboardInterrupt
         monitor.say(f"{latest}: step {at.step}, {at.skipped} skipped{_so_far(at.best)}")
         if processes.any(stop_asked(), device):
-            raise KeyboardInterrupt  # in the last step: nor is what was to follow the training wanted
+            raise KeyboardInterrupt  # in the last step: what follows the training is not wanted either
     return latest
 
 

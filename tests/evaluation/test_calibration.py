@@ -13,7 +13,7 @@ from skipmodal.confidence import distances
 from skipmodal.errors import UserError
 from skipmodal.evaluation import calibration
 from skipmodal.evaluation.calibration import agreement, alter, calibrate, fit
-from skipmodal.translate import Translation
+from skipmodal.translate import Translation, Translator
 from tests.cli.test_commands import here, model, photo, token_model  # noqa: F401
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
@@ -135,3 +135,19 @@ def test_the_command_fits_prints_and_draws(token_model, toy, tmp_path, here, mon
     assert status == 0 and "calibration error 0.050" in out.decode()
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert load_checkpoint(folder, CPU).confidence == confidence
+
+
+def test_a_confidence_of_before_is_not_used_in_fitting(parts, monkeypatch):  # noqa: F811
+    a, _, translator = parts
+    before = Confidence(slope=0.0, distance=0.0, intercept=0.0, far=-1.0)
+    used, decode = [], Translator.decode
+
+    def spy(self, latent, modality):
+        used.append(self.confidence)
+        return decode(self, latent, modality)
+
+    monkeypatch.setattr(a, "indices", lambda split: np.arange(40))
+    monkeypatch.setattr(translator, "confidence", before)
+    monkeypatch.setattr(Translator, "decode", spy)
+    assert calibrate(translator, a).confidence != before
+    assert set(used) == {None} and translator.confidence == before

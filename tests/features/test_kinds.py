@@ -28,7 +28,8 @@ def test_plurals(one, more):
 @pytest.mark.parametrize(
     ("word", "said"),
     [("hen", "a hen"), ("owl", "an owl"), ("unicycle", "a unicycle"), ("umbrella", "an umbrella"), ("bread", "bread"),
-     ("hourglass", "an hourglass"), ("boots", "boots"), ("goldfish", "a goldfish"), ("bus", "a bus")],
+     ("hourglass", "an hourglass"), ("boots", "boots"), ("mantis", "a mantis"),
+     ("goldfish", "a goldfish"), ("bus", "a bus")],
 )  # fmt: skip
 def test_one_of_a_kind(word, said):
     assert word in kinds.words() and kinds.one(word) == said

@@ -52,7 +52,7 @@ class AttendingDecoder(nn.Module):
         return written._replace(choices=Choices(packing, vocabulary, self.spelling.names, copied))
 
     def follow(self, latent: Latent, target: Tensor) -> Written:
-        """What `forward` gives but the choices, the dearest part: of sentences that are there to be spoken or shown."""
+        """As `forward`, without the choices, which cost the most: for sentences that are only spoken or shown."""
         return self._forced(latent, target, None)[0]
 
     def _forced(self, latent: Latent, target: Tensor, owners: Tensor | None) -> tuple[Written, Tensor]:
