@@ -22,7 +22,7 @@ from skipmodal.audio import write_audio
 from skipmodal.cli import app
 from skipmodal.demo import show
 
-PHOTO = Path(__file__).parents[2] / "examples" / "photographer.jpg"
+PHOTO = Path(__file__).parents[2] / "examples" / "pavilion.jpg"
 SECONDS = 120  # a busy machine is slow
 
 
