@@ -46,3 +46,10 @@ def learns(kind, steps, batch, image=LITE0, lr=0.01, sizes=SIZES, **settings):
     assert all(one in of_picture for one, of_picture in zip(said, expected, strict=True)), said
     assert not found.capped.any()
     return system
+
+
+def attention_after_another_token(decoder, latent, batch):
+    """Attention (B, 1, S, N) along the captions, and along the same with another first token."""
+    other = batch.tokens.clone()
+    other[:, 0] = other[:, 0].roll(1)
+    return [decoder(latent, tokens, OWNERS).attention for tokens in (batch.tokens, other)]

@@ -6,7 +6,16 @@ import torch
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.text import SYMBOLS
-from tests.comparators.captions import LITE0, OWNERS, SIZES, WORDS, batch_of, learns, untrained
+from tests.comparators.captions import (
+    LITE0,
+    OWNERS,
+    SIZES,
+    WORDS,
+    attention_after_another_token,
+    batch_of,
+    learns,
+    untrained,
+)
 
 LITES = ImageConfig(size=16, encoder="efficientnet_lites")
 BATCH = batch_of((147, 1280))
@@ -55,12 +64,9 @@ def test_the_decoders_attention_follows_what_was_said():
     decoder = system.text_decoder
     with torch.no_grad():
         latent = system.encode_image(BATCH.features)
-        written = decoder(latent, BATCH.tokens, OWNERS)
-        other = BATCH.tokens.clone()
-        other[:, 0] = other[:, 0].roll(1)
-        again = decoder(latent, other, OWNERS)
-        torch.testing.assert_close(again.attention[:, :, 1], written.attention[:, :, 1])  # the state is one token late
-        assert (again.attention[:, :, 2] != written.attention[:, :, 2]).any()
+        along, elsewhere = attention_after_another_token(decoder, latent, BATCH)
+        torch.testing.assert_close(elsewhere[:, :, 1], along[:, :, 1])  # the state is one token late
+        assert (elsewhere[:, :, 2] != along[:, :, 2]).any()
         x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
         state = decoder.first(latent, memory)
         y, _, _ = decoder.step(x, memory, state)

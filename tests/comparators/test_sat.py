@@ -8,7 +8,16 @@ import torch
 from skipmodal.config import parse_recipe
 from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
-from tests.comparators.captions import CAPTIONS, OWNERS, SIZES, WORDS, batch_of, learns, untrained
+from tests.comparators.captions import (
+    CAPTIONS,
+    OWNERS,
+    SIZES,
+    WORDS,
+    attention_after_another_token,
+    batch_of,
+    learns,
+    untrained,
+)
 from tests.comparators.learning import learn
 from tests.models.tiny import AUDIO
 
@@ -39,12 +48,9 @@ def test_attention_follows_what_was_said_and_chooses_what_is_seen():
     decoder = system.text_decoder
     with torch.no_grad():
         latent = system.encode_image(BATCH.features)
-        written = decoder(latent, BATCH.tokens, OWNERS)
-        other = BATCH.tokens.clone()
-        other[:, 0] = other[:, 0].roll(1)
-        again = decoder(latent, other, OWNERS)
-        torch.testing.assert_close(again.attention[:, :, 1], written.attention[:, :, 1])  # the state is one token late
-        assert (again.attention[:, :, 2] - written.attention[:, :, 2]).abs().max() > 1e-6
+        along, elsewhere = attention_after_another_token(decoder, latent, BATCH)
+        torch.testing.assert_close(elsewhere[:, :, 1], along[:, :, 1])  # the state is one token late
+        assert (elsewhere[:, :, 2] - along[:, :, 2]).abs().max() > 1e-6
         # What is seen is what was chosen: the same state with the weights of other places reads something else.
         x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
         state = decoder.first(latent, memory)
