@@ -58,7 +58,8 @@ def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
 def agreement(sentences: list[str], probabilities: Tensor) -> Tensor:
     """How much each of K sentences an item shares with a draw from them: (B, K), in [0, 1].
 
-    They are drawn by their probabilities (B, K). What two share is the F-measure of their words and pairs of neighbouring words.
+    They are drawn by their probabilities (B, K). What two share is the F-measure of their words and pairs of
+    neighbouring words.
     """
     said = [_phrases(sentence) for sentence in sentences]
     each = probabilities.shape[1]
