@@ -213,12 +213,12 @@ class Translator:
             latent = replace(latent, unfamiliar=far > self.confidence.far)
         if modality == "text":
             found = self.model.generate_text(latent, self.max_text, self.beam)
-            return self._sentences(found, far)
+            return self._sentences(found, latent, far)
         frames = int(self.max_seconds * self.audio.sample_rate / self.audio.hop_length)
         speech, behind = self.model.generate_speech(latent, frames, self.max_text, self.beam)
         _check_finite(speech.linear)
         wavs = griffin_lim(speech.linear, speech.lengths, self.audio)
-        said = self._sentences(behind, far) if behind else [Translation("", False)] * len(wavs)
+        said = self._sentences(behind, latent, far) if behind else [Translation("", False)] * len(wavs)
         words = self._words(speech, latent.ids if behind is None else behind.ids)
         rate = self.audio.sample_rate
         return [
@@ -245,20 +245,20 @@ class Translator:
         _check_finite(latent.seen)
         return distances(latent.seen, self.prototypes)
 
-    def _sentences(self, found: Sentences, far: Tensor | None) -> list[Translation]:
-        """`far` are the distances of their pictures."""
+    def _sentences(self, found: Sentences, latent: Latent, far: Tensor | None) -> list[Translation]:
+        """Of each item of a latent; `far` are the distances of pictures."""
         _check_finite(found.log_probability)
         results = []
         measured = [None] * len(found.ids) if far is None else far.tolist()
         named = [False] * len(found.ids) if found.named is None else found.named.tolist()
-        columns = found.ids.tolist(), found.capped.tolist(), found.log_probability.tolist(), named, measured
-        for ids, capped, log_p, is_name, distance in zip(*columns, strict=True):
+        strange = [False] * len(found.ids) if latent.unfamiliar is None else latent.unfamiliar.tolist()
+        columns = found.ids.tolist(), found.capped.tolist(), found.log_probability.tolist(), named, measured, strange
+        for ids, capped, log_p, is_name, distance, unfamiliar in zip(*columns, strict=True):
             sentence = text.decode(ids)
             score = log_p / max(sum(i != text.PAD for i in ids), 1)
-            result = Translation(sentence, capped, sentence, score, named=is_name)
+            result = Translation(sentence, capped, sentence, score, unfamiliar=unfamiliar, named=is_name)
             if self.confidence and distance is not None:
                 result.confidence = math.exp(log_p) if is_name else self.confidence(score, distance)
-                result.unfamiliar = distance > self.confidence.far
             results.append(result)
         return results
 

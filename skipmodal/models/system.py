@@ -169,7 +169,8 @@ class SkipModal(System):
         if text_b is not None and spoken:
             if isinstance(self.speech_decoder, TimedSpeechDecoder):
                 transcript = self._transcript(written[0], outputs.letters[-1].logits if outputs.letters else None)
-                outputs.spoken = self.speech_decoder(transcript, batch.mel, batch.mel_lengths, batch.linear_part)
+                recorded = (batch.mel, batch.mel_lengths, batch.linear_part)
+                outputs.spoken = self.speech_decoder(transcript, *recorded, flow="flow" in wanted)
             else:
                 outputs.spoken = self.speech_decoder(text_b, batch.mel, batch.mel_lengths, batch.linear_part)
         if "text_from_text" in wanted:

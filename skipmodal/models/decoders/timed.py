@@ -66,16 +66,18 @@ class TimedSpeechDecoder(nn.Module):
         self.refiner = Refiner(config.refiner, n_mels) if config.refiner else None
         self.postnet = PostNet(config, audio, envelope=True)
 
-    def forward(self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None) -> Speech:
+    def forward(
+        self, transcript: Transcript, mel: Tensor, lengths: Tensor, part: Part | None = None, flow: bool = True
+    ) -> Speech:
         """With the durations of mel (B, T, n_mels), lengths (B,); linear of `part` alone: of mel itself, where a
-        refiner will stand before the post-net.
+        refiner will stand before the post-net. `flow`: whether the refiner is to learn.
         """
         predicted, alignment, timing = self._follow(transcript, mel, lengths)
         shown, shown_lengths = cut(predicted, lengths, part)
         matching = None
         if self.refiner is not None:  # the post-net hears what it makes, which is more like recordings than like this
             recorded, _ = cut(mel, lengths, part)
-            matching = self.refiner.match(shown.detach(), recorded, shown_lengths)
+            matching = self.refiner.match(shown.detach(), recorded, shown_lengths) if flow else None
             shown = recorded
         linear = self.postnet(shown, shown_lengths)
         return Speech(
