@@ -1,20 +1,15 @@
-"""Reranking: of several likely sentences for a picture or a recording the one that, encoded or spoken, fits it best.
-
-A picture's is also chosen by how much of it the others say too: minimum Bayes risk (Kumar and Byrne, NAACL 2004).
-"""
+"""Reranking: of several likely sentences for a picture or a recording the one that, encoded or spoken, fits it best."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from skipmodal.models.latent import Latent
 from skipmodal.models.search import Sentences
-from skipmodal.text import PAD, decode
+from skipmodal.text import PAD
 
-LIKENESS = 2.0  # nats a word for the cosine of a picture's and its sentence's u; 2 to 3 do about the same
-AGREEMENT = 1.0  # nats a word for what a picture's sentence shares with the other hypotheses; 1 to 2 do about the same
+LIKENESS = 1.0  # nats a word for the cosine of a picture's and its sentence's u; 0.7 to 3 do about the same
 DISTANCE = 3.0  # nats for a frame that is off by one in every band; 2 to 10 do about the same
 CELLS = 2_000_000  # frames times characters of all hypotheses that are scored at once: bounds the memory
 FRAMES = 256  # of a recording that takes as much memory to be spoken as a picture's sentence to be encoded
@@ -32,8 +27,7 @@ def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
     """The best of as many hypotheses of each item, in rows one after the other, by likelihood and fit.
 
     A recording's hypotheses last as long as it does, so their log-probabilities are compared as they are: analysis by
-    synthesis, p(text | speech) p(speech | text). A picture's may be of any length, and are compared a word, and with
-    each other.
+    synthesis, p(text | speech) p(speech | text). A picture's may be of any length, and are compared a word.
     """
     likely = found.log_probability if latent.recording else found.log_probability / found.lengths
     score = torch.full_like(likely, -torch.inf)
@@ -47,27 +41,6 @@ def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
         parts = sentences.to(device).split(max(1, CELLS // (frames * found.ids.shape[1])))
         fits = torch.cat([fit(latent, part[:, 0], part[:, 1:]) for part in parts])
         score[rows] = likely[rows] + fits[which.to(device)]
-        if not latent.recording:
-            p = likely.masked_fill(found.capped, -torch.inf).view(-1, each).softmax(1)
-            score += AGREEMENT * agreement([decode(row) for row in found.ids.tolist()], p.nan_to_num()).flatten()
     best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.u), device=device)
     longest = int((found.ids[best] != PAD).sum(1).max())
     return Sentences(found.ids[best, :longest], found.capped[best], found.log_probability[best], found.lengths[best])
-
-
-def agreement(sentences: list[str], probabilities: Tensor) -> Tensor:
-    """How much each of K sentences an item shares with a draw from them: (B, K), in [0, 1].
-
-    They are drawn by their probabilities (B, K). What two share is the F-measure of their words and pairs of
-    neighbouring words.
-    """
-    said = [_phrases(sentence) for sentence in sentences]
-    each = probabilities.shape[1]
-    items = [said[i : i + each] for i in range(0, len(said), each)]
-    shared = [[[2 * len(a & b) / max(len(a) + len(b), 1) for b in item] for a in item] for item in items]
-    return (probabilities.new_tensor(shared) @ probabilities[:, :, None])[:, :, 0]
-
-
-def _phrases(sentence: str) -> set[tuple[str, ...]]:
-    words = sentence.lower().rstrip(".").split()
-    return {(word,) for word in words} | set(pairwise(words))

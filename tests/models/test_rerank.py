@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
 from skipmodal.models import rerank
 from skipmodal.models.decoders.speech import Transcript
-from skipmodal.models.search import Sentences
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 from tests.models.tiny import latents, tiny_batch, tiny_model
@@ -52,7 +50,6 @@ def talkative_model(monkeypatch, seed=10, words=()) -> SkipModal:
     model.text_decoder.output.bias.data[text.EOS] += 0.5
     monkeypatch.setattr(rerank, "DISTANCE", 100.0)
     monkeypatch.setattr(rerank, "LIKENESS", 100000.0)
-    monkeypatch.setattr(rerank, "AGREEMENT", 0.0)
     return model
 
 
@@ -105,26 +102,6 @@ def test_of_the_likeliest_sentences_the_one_that_fits_is_taken(monkeypatch, sour
         assert not taken.capped.any()
         monkeypatch.setattr(rerank, "DISTANCE", 0.0)
         monkeypatch.setattr(rerank, "LIKENESS", 0.0)
-
-
-def test_agreement_is_what_is_shared_with_a_draw():
-    sentences = ["A dog runs.", "a dog", "The cat sits.", "a", "b", "b"]
-    p = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
-    expected = torch.tensor([[0.5 + 0.25 * 0.75, 0.5 * 0.75 + 0.25, 0.25], [0.0, 1.0, 1.0]])  # 2 * 3 of 5 + 3 phrases
-    torch.testing.assert_close(rerank.agreement(sentences, p), expected)
-
-
-def test_a_picture_gets_the_sentence_that_the_others_agree_with(monkeypatch):
-    model, batch = tiny_model().eval(), tiny_batch()
-    said = ["A cat.", "A dog runs.", "A dog runs fast.", "The dog runs."]
-    ids = pad_sequence([torch.tensor(text.encode(sentence)) for sentence in said], batch_first=True)
-    capped = torch.tensor([False, False, False, True])
-    found = Sentences(ids, capped, torch.tensor([-3.0, -4.1, -5.5, -1.0]), torch.tensor([3, 4, 5, 4]))
-    for source, weight, taken in (("image", 1.0, 1), ("image", 0.0, 0), ("speech", 1.0, 0)):
-        monkeypatch.setattr(rerank, "AGREEMENT", weight)
-        latent = dict(latents(model, batch))[source](slice(0, 1))
-        chosen = rerank.choose(latent, found, lambda latent, items, ids: torch.zeros(len(ids)))
-        assert text.decode(chosen.ids[0].tolist()) == said[taken]
 
 
 @torch.no_grad()
