@@ -167,12 +167,12 @@ class SkipModal(System):
                 spelled = self.text_decoder.spelling.table[each.target]
                 outputs.letters.append(Letters(self._read_letters(each), spelled, each.spans))
         if text_b is not None and spoken:
+            recorded = (batch.mel, batch.mel_lengths, batch.linear_part)
             if isinstance(self.speech_decoder, TimedSpeechDecoder):
                 transcript = self._transcript(written[0], outputs.letters[-1].logits if outputs.letters else None)
-                recorded = (batch.mel, batch.mel_lengths, batch.linear_part)
                 outputs.spoken = self.speech_decoder(transcript, *recorded, flow="flow" in wanted)
             else:
-                outputs.spoken = self.speech_decoder(text_b, batch.mel, batch.mel_lengths, batch.linear_part)
+                outputs.spoken = self.speech_decoder(text_b, *recorded)
         if "text_from_text" in wanted:
             if text_a is not None:
                 written.append(self.text_decoder(text_a, tokens_a[batch.firsts]))

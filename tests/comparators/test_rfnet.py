@@ -13,6 +13,7 @@ from tests.comparators.captions import (
     WORDS,
     attention_after_another_token,
     batch_of,
+    first_step_elsewhere,
     learns,
     untrained,
 )
@@ -67,11 +68,7 @@ def test_the_decoders_attention_follows_what_was_said():
         along, elsewhere = attention_after_another_token(decoder, latent, BATCH)
         torch.testing.assert_close(elsewhere[:, :, 1], along[:, :, 1])  # the state is one token late
         assert (elsewhere[:, :, 2] != along[:, :, 2]).any()
-        x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
-        state = decoder.first(latent, memory)
-        y, _, _ = decoder.step(x, memory, state)
-        values, keys, mask = memory
-        moved, _, _ = decoder.step(x, (values, keys.flip(1), mask), state)
+        y, _, moved = first_step_elsewhere(decoder, latent, BATCH)
         assert (moved != y).any()  # what it reads is what it attends to
 
 

@@ -15,6 +15,7 @@ from tests.comparators.captions import (
     WORDS,
     attention_after_another_token,
     batch_of,
+    first_step_elsewhere,
     learns,
     untrained,
 )
@@ -52,12 +53,8 @@ def test_attention_follows_what_was_said_and_chooses_what_is_seen():
         torch.testing.assert_close(elsewhere[:, :, 1], along[:, :, 1])  # the state is one token late
         assert (elsewhere[:, :, 2] - along[:, :, 2]).abs().max() > 1e-6
         # What is seen is what was chosen: the same state with the weights of other places reads something else.
-        x, memory = decoder.embedded(BATCH.tokens[:3, :1])[:, 0], decoder.remember(latent)
-        state = decoder.first(latent, memory)
-        y, weights, _ = decoder.step(x, memory, state)
+        y, weights, moved = first_step_elsewhere(decoder, latent, BATCH)
         assert weights.std(1).min() > 1e-4  # they are not uniform
-        values, keys, mask = memory
-        moved, _, _ = decoder.step(x, (values, keys.flip(1), mask), state)
         assert (moved - y).abs().max() > 1e-5
 
 
