@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from skipmodal.checkpoint import BUNDLED, load_tokenizer
-from skipmodal.config import load_recipe
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.recipe import load_recipe
 from skipmodal.systems import build
 from skipmodal.training.losses import compute_losses
 

@@ -28,7 +28,7 @@ def commands() -> str:
 
 def settings() -> str:
     """Every setting of a recipe with its default and what it is, from the recipe's own types."""
-    from skipmodal.config import comparators, dump_recipe, recipe_class
+    from skipmodal.recipe import comparators, dump_recipe, recipe_class
 
     lines = []
     for kind in ("vector", "tokens", *comparators()):

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from skipmodal.checkpoint import load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
-from skipmodal.config import dump_recipe
+from skipmodal.checkpoint import STARTED_FROM, load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
 from skipmodal.errors import UserError
-from skipmodal.training.resume import STARTED_FROM
+from skipmodal.recipe import dump_recipe
 
 
 def average_checkpoints(paths: Sequence[Path], out: Path) -> None:

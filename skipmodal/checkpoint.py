@@ -19,12 +19,14 @@ from torch.overrides import TorchFunctionMode
 
 from skipmodal.audio import AudioConfig
 from skipmodal.confidence import Confidence
-from skipmodal.config import KINDS, AnyModel, Recipe, TokensModel, describe, dump_recipe, parse_yaml, recipe_of
+from skipmodal.config import AnyModel, Recipe, describe
 from skipmodal.errors import UserError, reason
 from skipmodal.features import kinds
 from skipmodal.files import beside, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import System
+from skipmodal.plain_yaml import parse_yaml
+from skipmodal.recipe import KINDS, dump_recipe, recipe_of
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 
@@ -35,6 +37,7 @@ WORDS = "words.txt"  # the words of the tokenizer, one a line
 TRAINER = "trainer.safetensors"
 PROTOTYPES = "prototypes.safetensors"  # of the pictures that were trained on, for the confidence
 MAX_CONFIG_BYTES = 1_000_000
+STARTED_FROM = "\n## Weights it started from\n\n"  # in a card, before that of those weights
 
 
 @dataclass
@@ -261,7 +264,7 @@ def _features_of(model: System) -> int | None:
 
 def names_of(model: AnyModel) -> tuple[str, ...]:
     """The tokenizer's names: what the classifier of the frozen image encoder suggests, where D_txt copies from it."""
-    return kinds.names() if isinstance(model, TokensModel) and model.kinds else ()
+    return kinds.names() if model.suggested_words else ()
 
 
 def _read_words(path: Path, model: AnyModel) -> Tokenizer:

@@ -1,19 +1,14 @@
-"""The recipe: typed, validated, strict about unknown keys, with `extends` and `key=value` overrides."""
+"""What a recipe says: its sections, typed and strict about unknown keys."""
 
 import difflib
-import os
 import reprlib
-from collections import Counter
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from skipmodal.errors import UserError, reason
+from skipmodal.plain_yaml import MAX_INTEGER
 
 Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
 Size = Annotated[int, Field(gt=0, le=8192)]  # a checkpoint's sizes come from outside
@@ -26,10 +21,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-MAX_BYTES = 100_000  # of a recipe
-MAX_YAML = 300_000  # characters: plain YAML takes seconds
-MAX_INTEGER = 2**63
-MAX_DEPTH = 200  # of sections in sections
 MAX_LISTED = 20  # problems in one message
 
 
@@ -69,35 +60,71 @@ class AnyModel(Section):
 
     @property
     def whole_words(self) -> int:
-        """Frequent words that it writes as one token, where it has a setting for them."""
-        return int(getattr(self, "words", 0))
+        """Frequent words that it writes as one token."""
+        return 0
+
+    @property
+    def suggested_words(self) -> int:
+        """Words that a picture's frozen network suggests, to be copied."""
+        return 0
 
 
-class ModelConfig(AnyModel):
-    """Sizes of the network that both kinds of SkipModal have; the defaults are the paper's."""
+class WordModel(AnyModel):
+    """Of networks that write frequent words as one token."""
 
     words: Words = 0
+
+    @property
+    def whole_words(self) -> int:
+        return self.words
+
+
+class SpokenModel(AnyModel):
+    """Sizes of what every D_spch ends in; the defaults are the paper's."""
+
+    frames_per_step: Size = Field(default=5, description="r")
+    postnet_channels: Size = 128
+    postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
+
+
+class MediaModel(SpokenModel):
+    """Sizes of the networks that see and draw, hear and speak; the defaults are the paper's."""
+
+    d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
+    embedding: Size = Field(default=512, description="width of e")
+    image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
+    speech_channels: tuple[Size, Size] = (32, 64)
+    speech_gru: Size = 256
+    speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
+    speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
+
+
+class StepwiseModel(MediaModel):
+    """Of networks whose D_spch makes frame after frame from its own last one, as the paper's does."""
+
+    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = Field(
+        default=(256, 128), description="FC layers before D_spch's attention RNN"
+    )
+    prenet_dropout: Dropout = Field(default=0.5, description="in these FC layers")
+    history_dropout: Dropout = Field(
+        default=0.0, description="part of their own past that decoders are not shown in training"
+    )
+
+
+class ModelConfig(WordModel, MediaModel):
+    """Sizes of the network that both kinds of SkipModal have; the defaults are the paper's."""
+
     memory: Literal["attention", "wide", "fc", "none"] = Field(
         default="attention", description="M; wide: values of their own for each head; none and fc are ablations"
     )
     transformer: bool = Field(default=True, description="T; false: a single FC layer")
     n_k: Size = Field(default=128, description="basis vectors of the memory")
-    d_k: Size = Field(default=256, description="width of a basis vector, of z and of u")
     heads: Size = Field(default=4, description="of the memory")
-    embedding: Size = Field(default=512, description="width of e")
-    image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
     text_channels: Size = Field(default=128, description="character embedding and the text encoder's CBHG")
     text_banks: Size = Field(default=16, description="K of the text encoder's CBHG")
-    speech_channels: tuple[Size, Size] = (32, 64)
-    speech_gru: Size = 256
     text_decoder: Size = Field(default=128, description="width of D_txt")
     dropout: Dropout = Field(default=0.3, description="in D_txt, and before tokens are made")
-    speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
     text_dropout: Dropout = Field(default=0.5, description="in the FC layers before the text encoder's CBHG")
-    speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
-    frames_per_step: Size = Field(default=5, description="r")
-    postnet_channels: Size = 128
-    postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelConfig":
@@ -106,18 +133,11 @@ class ModelConfig(AnyModel):
         return self
 
 
-class VectorModel(ModelConfig):
+class VectorModel(ModelConfig, StepwiseModel):
     """One vector u an item, as in the paper."""
 
     kind: Literal["vector"] = "vector"
-    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = Field(
-        default=(256, 128), description="FC layers before D_spch's attention RNN"
-    )
-    prenet_dropout: Dropout = Field(default=0.5, description="in these FC layers")
     text_context: bool = Field(default=False, description="D_txt sees u at every character, not only at first")
-    history_dropout: Dropout = Field(
-        default=0.0, description="part of their own past that D_txt and D_spch are not shown in training"
-    )
 
 
 class TokensModel(ModelConfig):
@@ -137,6 +157,10 @@ class TokensModel(ModelConfig):
     refiner: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="blocks of the network that draws what D_spch's mel spectrogram lacks; 0: none"
     )
+
+    @property
+    def suggested_words(self) -> int:
+        return self.kinds
 
     @model_validator(mode="after")
     def _text_heads_divide(self) -> "TokensModel":
@@ -295,72 +319,6 @@ class TokensRecipe(Recipe):
         return self
 
 
-KINDS: dict[str, type[Recipe]] = {"vector": VectorRecipe, "tokens": TokensRecipe}  # and those that `recipe_class` met
-
-
-def recipe_class(kind: str) -> type[Recipe] | None:
-    """The recipe of a kind of model: one of ours, or a comparator's, which has a file of that name."""
-    if kind not in KINDS and kind in comparators():
-        KINDS[kind] = import_module(f"skipmodal.comparators.{kind}").RECIPE
-    return KINDS.get(kind)
-
-
-@cache
-def comparators() -> tuple[str, ...]:
-    """Kinds of the systems that ours is compared with."""
-    folder = Path(__file__).parent / "comparators"
-    return tuple(sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")))
-
-
-def recipe_of(tree: Any) -> Recipe:
-    """Validates a plain tree as the kind of recipe that its `model.kind` names, `vector` where it names none.
-
-    Raises pydantic's ValidationError; a key of the other kind is an unknown key.
-    """
-    model = tree.get("model") if isinstance(tree, dict) else None
-    kind = model.get("kind", "vector") if isinstance(model, dict) else "vector"
-    found = recipe_class(kind) if isinstance(kind, str) else None
-    if found is None:
-        kinds: Any = Literal[("vector", "tokens", *comparators())]
-        of_kind = create_model("_AnyModel", kind=(kinds, ...))
-        create_model("_AnyRecipe", model=(of_kind, ...)).model_validate({"model": {"kind": kind}})
-        raise AssertionError
-    return found.model_validate(tree)
-
-
-def load_recipe(name: str, overrides: list[str] | None = None, model: dict[str, Any] | None = None) -> Recipe:
-    """Reads a recipe: a YAML file, or the name of a shipped one (`paper`).
-
-    `model` are settings of the model, of given weights, that take the place of the recipe's.
-
-    `extends: NAME` inside a file starts from another; overrides are `section.key=value` with YAML values.
-    Raises UserError that lists every bad field at once.
-    """
-    tree = _load_tree(name, seen=())
-    if model:
-        tree["model"] = {**tree.get("model", {}), **model}
-    for override in overrides or []:
-        key, sign, value = override.partition("=")
-        if not sign or not key:
-            raise UserError(f"override {override!r}: write it as section.key=value, as in optim.lr=0.001")
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise UserError(f"override {override!r}: {parent} is a value, not a section")
-        node[leaf] = parse_yaml(value, f"override {override!r}")
-    return parse_recipe(tree, name)
-
-
-def parse_recipe(tree: Any, name: str) -> Recipe:
-    """Validates a plain tree; raises UserError that lists every bad field at once."""
-    try:
-        return recipe_of(tree)
-    except ValidationError as error:
-        raise UserError(f"recipe {name}: {describe(error, *KINDS.values())}") from error
-
-
 def describe(error: ValidationError, *models: type[BaseModel]) -> str:
     """One line for every bad field, with the nearest known key for a misspelt one.
 
@@ -396,119 +354,6 @@ class _Shown(reprlib.Repr):
 
     def repr_int(self, x: int, level: int) -> str:
         return super().repr_int(x, level) if abs(x) < MAX_INTEGER else f"an integer of {x.bit_length()} bits"
-
-
-def dump_recipe(recipe: Recipe) -> dict[str, Any]:
-    """Plain types for YAML."""
-    return recipe.model_dump(mode="json")
-
-
-def recipe_names() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(path.stem for path in recipes_folder().glob("*.yaml"))
-
-
-def recipes_folder() -> Path:
-    """Where the shipped recipes are."""
-    package = Path(__file__).parent
-    installed = package / "recipes"  # in a wheel; a checkout has them beside the package
-    return installed if installed.is_dir() else package.parent / "recipes"
-
-
-def _load_tree(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml") and not os.path.isfile(path):  # unlike Path's, it never raises
-        path = recipes_folder() / f"{name}.yaml"
-        if not os.path.isfile(path):
-            shipped = ", ".join(recipe_names())
-            raise UserError(f"recipe {name!r}: no such file, and not one of the shipped: {shipped}")
-    tree = read_yaml(path, "recipe") or {}
-    if not isinstance(tree, dict):
-        raise UserError(f"recipe {path}: must be sections with keys")
-    base = tree.pop("extends", None)
-    tree = {key: {} if value is None else value for key, value in tree.items()}  # a section without keys
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise UserError(f"recipe {path}: extends takes the name of one recipe")
-    if path.resolve() in seen:
-        raise UserError(f"recipe {path}: extends itself")
-    beside = [path.parent / base, path.parent / f"{base}.yaml"]
-    found = next((str(file) for file in beside if file.suffix and os.path.isfile(file)), base)
-    return _merge(_load_tree(found, (*seen, path.resolve())), tree)
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """Plain values of a YAML file that a user wrote; raises UserError that says `what` it should have been."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_BYTES + 1)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or with half a character
-        raise UserError(f"{what} {path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{what} {path}: too large for a {what}")
-    return parse_yaml(text, f"{what} {path}")
-
-
-def _merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML without what a recipe has no use for: aliases, which multiply, keys given twice, deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        problem = "aliases (*name) are not allowed" if self.check_event(yaml.AliasEvent) else ""
-        problem = "it is nested too deeply" if self.depth > MAX_DEPTH else problem
-        if problem:
-            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        value = super().construct_yaml_int(node)
-        if abs(value) >= MAX_INTEGER:
-            raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
-        return value
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            twice, _ = Counter(key.value for key, _ in node.value).most_common(1)[0]
-            problem = f"the key {twice!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return mapping
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Plain values of YAML from outside: no tags, aliases or repeated keys. UserErrors begin with `where`."""
-    if len(text) > MAX_YAML:
-        raise UserError(f"{where}: is not valid YAML (more than {MAX_YAML:,} characters)")
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = error.problem or error.context
-        raise UserError(f"{where}: is not valid YAML ({place}{problem})") from error
-    except RecursionError as error:
-        raise UserError(f"{where}: is nested too deeply") from error
-    except Exception as error:  # a reader error, or what the constructors let through: 2001-99-99, !!int ''
-        raise UserError(f"{where}: is not valid YAML ({reason(error)})") from error
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -39,7 +39,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(toy: Path):
     """A tiny Recipe on the toy world, of the kind that its model names, `vector` by default."""
-    from skipmodal.config import parse_recipe
+    from skipmodal.recipe import parse_recipe
 
     def make(**sections):
         tree = {

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from skipmodal.average import average_checkpoints
 from skipmodal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skipmodal.cli.app import app
-from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
+from skipmodal.recipe import parse_recipe
 from skipmodal.training.resume import STARTED_FROM
 from tests.conftest import TINY
 from tests.models.tiny import AUDIO, tiny_model

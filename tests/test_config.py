@@ -6,19 +6,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from skipmodal import config
+from skipmodal import recipe
 from skipmodal.audio import AudioConfig
-from skipmodal.config import (
-    KINDS,
-    TokensRecipe,
-    VectorRecipe,
-    describe,
-    dump_recipe,
-    load_recipe,
-    parse_recipe,
-    recipe_names,
-)
+from skipmodal.config import TokensRecipe, VectorRecipe, describe
 from skipmodal.errors import UserError
+from skipmodal.recipe import KINDS, dump_recipe, load_recipe, parse_recipe, recipe_names
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def changes(recipe):
 
 def test_paper_is_the_defaults_and_states_every_key():
     assert load_recipe("paper") == VectorRecipe()
-    stated = yaml.safe_load((config.recipes_folder() / "paper.yaml").read_text())
+    stated = yaml.safe_load((recipe.recipes_folder() / "paper.yaml").read_text())
     assert {section: set(keys) for section, keys in stated.items()} == {
         section: set(keys) for section, keys in dump_recipe(VectorRecipe()).items()
     }
@@ -356,7 +348,7 @@ def test_an_installed_package_reads_the_recipes_inside_it(monkeypatch, tmp_path)
     package = tmp_path / "skipmodal"
     (package / "recipes").mkdir(parents=True)
     (package / "recipes" / "mine.yaml").write_text("optim: {lr: 1}")
-    monkeypatch.setattr(config, "__file__", str(package / "config.py"))
+    monkeypatch.setattr(recipe, "__file__", str(package / "recipe.py"))
     assert recipe_names() == ["mine"]
     assert load_recipe("mine").optim.lr == 1
     assert isinstance(load_recipe("mine").data.image_text, Path)

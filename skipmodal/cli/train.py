@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from skipmodal.config import load_recipe, recipe_names
+from skipmodal.recipe import load_recipe, recipe_names
 
 
 def _recipes(incomplete: str) -> list[str]:

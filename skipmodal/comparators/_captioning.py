@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from skipmodal.config import AnyModel, Dropout, Losses, Size, Words, loss_term
+from skipmodal.config import Dropout, Losses, Size, WordModel, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
@@ -22,12 +22,11 @@ from skipmodal.text import PAD
 Memory = tuple[Tensor, ...]  # what each step of a decoder attends to, a row an item
 
 
-class CaptioningModel(AnyModel):
+class CaptioningModel(WordModel):
     """Sizes that all of them have."""
 
     features: ClassVar[bool] = True
 
-    words: Words = 0
     width: Size = Field(default=512, description="of the LSTMs and of the embeddings")
     dropout: Dropout = 0.3
 

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import AnyModel, Losses, Size, loss_term
+from skipmodal.config import Losses, SpokenModel, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.models.alignment import guided_attention
 from skipmodal.models.base import Outputs, System
@@ -18,14 +17,6 @@ from skipmodal.models.latent import Latent
 from skipmodal.models.layers import length_mask, mean, ratio
 from skipmodal.models.search import Sentences
 from skipmodal.tokenizer import Tokenizer
-
-
-class SpeakingModel(AnyModel):
-    """Sizes that all of them have."""
-
-    frames_per_step: Size = Field(default=5, description="r")
-    postnet_channels: Size = 128
-    postnet_banks: Size = Field(default=8, description="K of the post-net's CBHG")
 
 
 class SpeakingLoss(Losses):
@@ -57,10 +48,10 @@ class Speaker(System):
 
     reads, writes = frozenset({"text"}), frozenset({"speech"})
 
-    def __init__(self, config: SpeakingModel, audio: AudioConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: SpokenModel, audio: AudioConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
         self.n_mels, self.frames_a_step = audio.n_mels, config.frames_per_step
-        self.postnet = PostNet(config, audio, envelope=True)  # type: ignore[arg-type]
+        self.postnet = PostNet(config, audio, envelope=True)
 
     def begin(self, latent: Latent, generating: bool) -> Any:
         """What the decoder carries from step to step, before the first."""

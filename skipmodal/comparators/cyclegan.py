@@ -14,7 +14,7 @@ the post-net's start from the interpolated mel spectrogram, as from nothing a CB
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Annotated, Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, VectorModel, loss_term
+from skipmodal.config import Losses, Recipe, Size, StepwiseModel, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
@@ -40,23 +40,11 @@ POOL = 50  # made pictures and sounds that the critics are shown again (Shrivast
 WINDOW = 64  # frames of a recording that its critic sees
 
 
-class CycleGANModel(AnyModel):
-    """Its sizes, by the names that they have in ours; the defaults are the paper's."""
+class CycleGANModel(StepwiseModel):
+    """Its sizes."""
 
     kind: Literal["cyclegan"] = "cyclegan"
     d_k: Size = Field(default=256, description="width of what the decoders get")
-    embedding: Size = 512
-    image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
-    speech_channels: tuple[Size, Size] = (32, 64)
-    speech_gru: Size = 256
-    prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (256, 128)
-    prenet_dropout: Dropout = 0.5
-    history_dropout: Dropout = 0.0
-    speech_decoder: Size = 256
-    speech_dropout: Dropout = 0.3
-    frames_per_step: Size = 5
-    postnet_channels: Size = 128
-    postnet_banks: Size = 8
     critics: Size = Field(default=32, description="channels of the critics' first layer")
 
 
@@ -94,11 +82,10 @@ class CycleGAN(System):
 
     def __init__(self, config: CycleGANModel, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
-        sizes = cast(VectorModel, config)  # it has all that these parts ask for
         self.frames_a_step = config.frames_per_step
-        self.image_encoder, self.image_decoder = ImageEncoder(sizes), ImageDecoder(sizes, image.size)
-        self.speech_encoder, self.speech_decoder = SpeechEncoder(sizes, audio.n_mels), SpeechDecoder(sizes, audio)
-        self.speech_decoder.postnet = PostNet(sizes, audio, envelope=True)
+        self.image_encoder, self.image_decoder = ImageEncoder(config), ImageDecoder(config, image.size)
+        self.speech_encoder, self.speech_decoder = SpeechEncoder(config, audio.n_mels), SpeechDecoder(config, audio)
+        self.speech_decoder.postnet = PostNet(config, audio, envelope=True)
         self.from_image, self.from_speech = (nn.Linear(config.embedding, config.d_k) for _ in range(2))
         self.image_critic, self.speech_critic = Critic(3, config.critics), Critic(1, config.critics)
         self.image_pool, self.speech_pool = Pool(3, image.size, image.size), Pool(1, WINDOW, audio.n_mels)

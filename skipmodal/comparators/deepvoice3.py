@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.comparators._speaking import Speaker, SpeakingLoss, SpeakingModel, Steps
-from skipmodal.config import Dropout, Positive, Recipe, Size
+from skipmodal.comparators._speaking import Speaker, SpeakingLoss, Steps
+from skipmodal.config import Dropout, Positive, Recipe, Size, SpokenModel
 from skipmodal.image import ImageConfig
 from skipmodal.models.attention import Attention, AttentionMemory
 from skipmodal.models.latent import Latent
@@ -30,7 +30,7 @@ HALF = 0.5**0.5  # keeps the variance of a sum of two
 KERNEL = 5
 
 
-class DeepVoice3Model(SpeakingModel):
+class DeepVoice3Model(SpokenModel):
     """Its sizes."""
 
     kind: Literal["deepvoice3"] = "deepvoice3"

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, Words, loss_term
+from skipmodal.config import Dropout, Losses, Recipe, Size, WordModel, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.attention import Attention, AttentionMemory
@@ -28,11 +28,10 @@ from skipmodal.models.search import Sentences, State
 from skipmodal.tokenizer import Tokenizer
 
 
-class Seq2SeqModel(AnyModel):
+class Seq2SeqModel(WordModel):
     """Its sizes."""
 
     kind: Literal["seq2seq"] = "seq2seq"
-    words: Words = 0
     width: Size = Field(default=256, description="units of each direction of the encoder's layers")
     layers: Annotated[int, Field(ge=1, le=64)] = Field(default=3, description="of the encoder")
     halvings: Annotated[int, Field(ge=0, le=64)] = Field(

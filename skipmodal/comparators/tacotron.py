@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.comparators._speaking import AttentionRNN, Speaker, SpeakingLoss, SpeakingModel, Steps
-from skipmodal.config import Dropout, Recipe, Size
+from skipmodal.comparators._speaking import AttentionRNN, Speaker, SpeakingLoss, Steps
+from skipmodal.config import Dropout, Recipe, Size, SpokenModel
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import CBHG, Prenet
@@ -22,7 +22,7 @@ from skipmodal.text import PAD, SYMBOLS
 from skipmodal.tokenizer import Tokenizer
 
 
-class TacotronSizes(SpeakingModel):
+class TacotronSizes(SpokenModel):
     """Its sizes, also in systems built on it."""
 
     text_channels: Size = Field(default=128, description="character embedding and the text encoder's CBHG")

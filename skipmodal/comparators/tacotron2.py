@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.comparators._speaking import AttentionRNN, Speaker, SpeakingLoss, SpeakingModel, Steps
-from skipmodal.config import Dropout, Recipe, Size, loss_term
+from skipmodal.comparators._speaking import AttentionRNN, Speaker, SpeakingLoss, Steps
+from skipmodal.config import Dropout, Recipe, Size, SpokenModel, loss_term
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask, lstm_step
@@ -27,7 +27,7 @@ from skipmodal.text import PAD, SYMBOLS
 from skipmodal.tokenizer import Tokenizer
 
 
-class Tacotron2Model(SpeakingModel):
+class Tacotron2Model(SpokenModel):
     """Its sizes."""
 
     kind: Literal["tacotron2"] = "tacotron2"

@@ -24,11 +24,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import parse_yaml
 from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path
 from skipmodal.image import ImageConfig
+from skipmodal.plain_yaml import parse_yaml
 from skipmodal.text import known
 
 FORMAT: Final = 1

@@ -16,12 +16,12 @@ import yaml
 from pydantic import ValidationError
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import read_yaml
 from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path, sync
 from skipmodal.image import ImageConfig
+from skipmodal.plain_yaml import read_yaml
 
 SHARD_BYTES = 2 << 30
 DESCRIBED = ("kind", "source", "licence", "image", "audio")  # settings that dataset.yaml repeats

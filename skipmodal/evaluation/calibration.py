@@ -13,7 +13,7 @@ from skipmodal.checkpoint import Confidence
 from skipmodal.confidence import distances
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, require
-from skipmodal.evaluation.tasks import encode_items
+from skipmodal.items import encode_items
 from skipmodal.metrics.captions import tokenise
 from skipmodal.models.latent import Latent
 from skipmodal.translate import Translator

@@ -12,7 +12,8 @@ import torch
 
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.tasks import Report, encode_items
+from skipmodal.evaluation.tasks import Report
+from skipmodal.items import encode_items
 from skipmodal.modality import MODALITIES
 from skipmodal.translate import Translator, unit_vectors
 

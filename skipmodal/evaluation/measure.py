@@ -6,10 +6,10 @@ from typing import Any
 from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.evaluation import embedding, tasks, toy
+from skipmodal.evaluation.recall import evaluate_retrieval
 from skipmodal.evaluation.tasks import Report
 from skipmodal.evaluation.vocabulary import vocabulary_report
 from skipmodal.metrics.transcribe import Transcriber
-from skipmodal.retrieval.recall import evaluate_retrieval
 from skipmodal.translate import Translator
 
 PAIRED = ("vocabulary", "retrieval", "embedding", "toy")  # the tasks that take a second dataset

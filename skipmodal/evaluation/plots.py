@@ -11,7 +11,8 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, require
 from skipmodal.evaluation.curves import read_curves
 from skipmodal.evaluation.embedding import MIN_ITEMS, embed, project
-from skipmodal.evaluation.tasks import TASKS, encode_items
+from skipmodal.evaluation.tasks import TASKS
+from skipmodal.items import encode_items
 from skipmodal.models.encoders.speech import FRAMES_A_TOKEN
 from skipmodal.models.latent import Latent
 from skipmodal.plots import Picture, check_matplotlib, draw_curves, draw_points, draw_sound, draw_words, to_png

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, require
 from skipmodal.image import write_image
+from skipmodal.items import encode_items
 from skipmodal.metrics.captions import score_captions, tokenise
 from skipmodal.metrics.java import java_scores
 from skipmodal.metrics.transcribe import SILENCE, Transcriber
 from skipmodal.metrics.wer import error_rates, normalise_transcript
-from skipmodal.models.latent import Latent
 from skipmodal.translate import Translation, Translator
 
 TASKS = {
@@ -86,35 +85,11 @@ def evaluate(
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)
 
 
-def encode_items(translator: Translator, dataset: PreparedDataset, items: np.ndarray, source: str) -> Latent:
-    """Items of a dataset -> the model's latent; UserError where the data were not prepared as the model's."""
-    _check_settings(translator, dataset, source)
-    if source == "image" and translator.image.encoder != "none":
-        features = np.stack([dataset.features(i) for i in items]).astype(np.float32)
-        with torch.inference_mode():
-            return translator.model.encode_image(torch.from_numpy(features).to(translator.device))
-    if source == "image":
-        return translator.encode([translator.read(dataset.image(i), source) for i in items], source)
-    if source == "text":
-        return translator.encode([translator.read(dataset.texts(i)[0], source) for i in items], source)
-    wavs = [dataset.wav(i).astype(np.float32) / 32768 for i in items]
-    return translator.encode([translator.read(wav, source) for wav in wavs], source)
-
-
 def _say(written: Sequence[Translation], speaker: Translator) -> list[Translation]:
     """What one model wrote, said by another."""
     sentences = [speaker.read(result.text or ".", "text") for result in written]
     spoken = speaker.decode(speaker.encode(sentences, "text"), "speech")
     return [replace(s, text=w.text, capped=s.capped or w.capped) for s, w in zip(spoken, written, strict=True)]
-
-
-def _check_settings(translator: Translator, dataset: PreparedDataset, source: str) -> None:
-    """Pictures and recordings must be prepared as the model's were; sentences fit any."""
-    image, audio = dataset.meta.image, dataset.meta.audio
-    if source == "image" and image is not None and image != translator.image:
-        raise UserError(f"{dataset.path}: pictures of {image}, and the model takes {translator.image}")
-    if source == "speech" and not translator.audio.fits(audio):
-        raise UserError(f"{dataset.path}: recordings of {audio}, and the model takes {translator.audio}")
 
 
 def _heard(

@@ -7,7 +7,8 @@ import numpy as np
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import WORDS, transcribe_tones
 from skipmodal.errors import UserError
-from skipmodal.evaluation.tasks import Report, encode_items
+from skipmodal.evaluation.tasks import Report
+from skipmodal.items import encode_items
 from skipmodal.translate import Translator
 
 ATTRIBUTES = ("size", "colour", "shape", "place")  # the words of a caption, in order

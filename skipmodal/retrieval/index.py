@@ -21,11 +21,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skipmodal.checkpoint import BUNDLED, resolve_checkpoint
-from skipmodal.config import describe, parse_yaml
+from skipmodal.config import describe
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path, sync
 from skipmodal.modality import Modality
+from skipmodal.plain_yaml import parse_yaml
 from skipmodal.progress import progress
 from skipmodal.retrieval.nearest import top_k
 from skipmodal.retrieval.sources import Count, DatasetSource, Item, Source, Tell, open_source

@@ -15,8 +15,8 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.sources import inside, read_lines
 from skipmodal.errors import UserError
 from skipmodal.image import read_photo
+from skipmodal.items import embed_items
 from skipmodal.modality import SUFFIXES, Modality, modality_of
-from skipmodal.retrieval.recall import embed
 from skipmodal.translate import Translator, unit_vectors
 
 SHOWN_SIDE = 256  # pixels of the longer side of a picture that is shown
@@ -85,7 +85,7 @@ class DatasetSource:
     ) -> Embedded:
         for start in range(0, self.steps(modality), batch_size):
             batch = self.items[start : start + batch_size]
-            found, named = embed(translator, self.dataset, batch, modality)
+            found, named = embed_items(translator, self.dataset, batch, modality)
             names = {int(i): self.dataset.item(i)["id"] for i in batch}
             yield (
                 found,

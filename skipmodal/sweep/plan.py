@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from skipmodal.config import MAX_LISTED, DataConfig, Recipe, Section, describe, load_recipe, read_yaml, recipes_folder
+from skipmodal.config import MAX_LISTED, DataConfig, Recipe, Section, describe
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.evaluation.measure import FIGURES
 from skipmodal.evaluation.published import TABLES
 from skipmodal.evaluation.tasks import TASKS
 from skipmodal.metrics.transcribe import Transcriber
+from skipmodal.plain_yaml import read_yaml
+from skipmodal.recipe import load_recipe, recipes_folder
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]

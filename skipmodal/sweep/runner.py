@@ -23,7 +23,6 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from skipmodal.checkpoint import load_checkpoint
-from skipmodal.config import dump_recipe, recipe_of
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
 from skipmodal.errors import UserError, reason
@@ -31,6 +30,7 @@ from skipmodal.evaluation.measure import measure
 from skipmodal.evaluation.report import write_report
 from skipmodal.files import write_atomic
 from skipmodal.metrics.transcribe import Transcriber
+from skipmodal.recipe import dump_recipe, recipe_of
 from skipmodal.sweep.plan import Run
 from skipmodal.training.loop import train
 from skipmodal.translate import Translator

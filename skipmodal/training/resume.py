@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skipmodal.audio import AudioConfig
 from skipmodal.checkpoint import (
+    STARTED_FROM,
     TRAINER,
     Checkpoint,
     TrainerState,
@@ -23,13 +24,13 @@ from skipmodal.checkpoint import (
     read_card,
     resolve_checkpoint,
 )
-from skipmodal.config import Recipe, describe, dump_recipe
+from skipmodal.config import Recipe, describe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import System
+from skipmodal.recipe import dump_recipe
 
 MAX_STEPS = 1 << 40
-STARTED_FROM = "\n## Weights it started from\n\n"
 
 
 @contextmanager

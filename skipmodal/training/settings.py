@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from skipmodal.checkpoint import saved_recipe
-from skipmodal.config import Recipe, dump_recipe, load_recipe, parse_recipe
+from skipmodal.config import Recipe
 from skipmodal.errors import UserError
+from skipmodal.recipe import dump_recipe, load_recipe, parse_recipe
 from skipmodal.training.resume import find_latest
 
 LISTED = 8  # settings in one line

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from skipmodal.checkpoint import BUNDLED, load_checkpoint
-from skipmodal.config import load_recipe
+from skipmodal.recipe import load_recipe
 from skipmodal.training.resume import load_fitting
 from tests.cli.test_commands import here  # noqa: F401
 

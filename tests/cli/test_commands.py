@@ -17,10 +17,10 @@ import skipmodal
 from skipmodal import load
 from skipmodal.audio import AudioConfig
 from skipmodal.checkpoint import Checkpoint, save_checkpoint
-from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import parse_recipe
 from skipmodal.tokenizer import Tokenizer
 from tests.conftest import TINY
 

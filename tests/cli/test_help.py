@@ -8,7 +8,7 @@ import sys
 from typer.main import get_command
 
 from skipmodal.cli.app import app
-from skipmodal.config import recipe_names
+from skipmodal.recipe import recipe_names
 
 SCRIPT = "import sys; sys.argv = ['skipmodal']; from skipmodal.cli.app import main; main()"
 

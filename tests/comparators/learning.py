@@ -3,8 +3,8 @@
 import torch
 
 from skipmodal import text
-from skipmodal.config import parse_recipe
 from skipmodal.image import ImageConfig
+from skipmodal.recipe import parse_recipe
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.losses import compute_losses, total_loss

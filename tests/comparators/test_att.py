@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Suggested
+from skipmodal.recipe import parse_recipe
 from skipmodal.systems import build
 from skipmodal.text import SYMBOLS
 from skipmodal.tokenizer import Tokenizer

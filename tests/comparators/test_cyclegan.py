@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.comparators.cyclegan import POOL, Pool, _windows
-from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.layers import ImageNorm, MaskedBatchNorm
+from skipmodal.recipe import parse_recipe
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.losses import compute_losses

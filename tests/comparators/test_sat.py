@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from skipmodal.config import parse_recipe
+from skipmodal.recipe import parse_recipe
 from skipmodal.training.self_critical import SelfCritical
 from skipmodal.training.step import TrainingStep
 from tests.comparators.captions import (

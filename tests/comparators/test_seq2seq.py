@@ -7,8 +7,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
-from skipmodal.config import parse_recipe
 from skipmodal.errors import UserError
+from skipmodal.recipe import parse_recipe
 from skipmodal.text import BOS, EOS, PAD
 from skipmodal.tokenizer import Tokenizer
 from tests.comparators.learning import batch_saying, learn

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from skipmodal.checkpoint import Checkpoint
-from skipmodal.config import parse_recipe
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import transcribe_tones
 from skipmodal.errors import UserError
@@ -15,6 +14,7 @@ from skipmodal.evaluation.report import write_report
 from skipmodal.evaluation.tasks import evaluate, repeats
 from skipmodal.metrics.wer import error_rates
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import parse_recipe
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.translate import Translation, Translator
 from tests.conftest import TINY_TOKENS

@@ -20,7 +20,7 @@ from PIL import Image
 from skipmodal.audio import AudioConfig, audio_seconds, read_audio
 from skipmodal.checkpoint import TRAINER, Checkpoint, load_checkpoint, read_card, save_checkpoint
 from skipmodal.confidence import Confidence
-from skipmodal.config import DataConfig, load_recipe, parse_recipe
+from skipmodal.config import DataConfig
 from skipmodal.data.batches import TrainingBatches, validation_batches
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
 from skipmodal.data.prepared import PreparedDataset
@@ -28,6 +28,7 @@ from skipmodal.data.toy import prepare_toy
 from skipmodal.features.regions import Regions
 from skipmodal.image import ImageConfig, check_picture, read_image, read_photo
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import load_recipe, parse_recipe
 from skipmodal.retrieval.index import Index, build_index
 from skipmodal.study.score import QUESTIONS, Key, read_answers, read_key
 from skipmodal.tokenizer import Tokenizer

@@ -13,12 +13,13 @@ from PIL import Image
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import Recipe, parse_recipe
+from skipmodal.config import Recipe
 from skipmodal.data.prepare import prepare_image_text, prepare_text_speech
 from skipmodal.data.toy import prepare_toy
 from skipmodal.errors import UserError
 from skipmodal.features.efficientnet import EfficientNetLite
 from skipmodal.image import ImageConfig
+from skipmodal.recipe import parse_recipe
 from skipmodal.training import monitor
 from skipmodal.training.loop import train
 from tests.conftest import TINY

@@ -8,12 +8,12 @@ from skipmodal import text
 from skipmodal.audio import AudioConfig
 from skipmodal.checkpoint import Checkpoint
 from skipmodal.confidence import Confidence
-from skipmodal.config import load_recipe
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Latent, Suggested
 from skipmodal.models.naming import name_unfamiliar
 from skipmodal.models.search import Sentences
+from skipmodal.recipe import load_recipe
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.translate import Translator
 from tests.models.decoders.test_copying import model, pictures  # noqa: F401  a fixture

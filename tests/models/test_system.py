@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import VectorModel, load_recipe
+from skipmodal.config import VectorModel
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Latent
 from skipmodal.models.system import Outputs, SkipModal
+from skipmodal.recipe import load_recipe
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.losses import compute_losses
 from tests.models.tiny import (

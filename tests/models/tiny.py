@@ -5,11 +5,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
 from skipmodal.audio import AudioConfig
-from skipmodal.config import LossConfig, TokensLoss, VectorLoss, parse_recipe
+from skipmodal.config import LossConfig, TokensLoss, VectorLoss
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.latent import Latent
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import parse_recipe
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training.losses import compute_losses
 from tests.conftest import TINY

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from skipmodal.config import dump_recipe
+from skipmodal.recipe import dump_recipe
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from skipmodal.config import load_recipe, recipes_folder
 from skipmodal.errors import UserError
 from skipmodal.evaluation import measure
 from skipmodal.evaluation.published import TABLES
+from skipmodal.recipe import load_recipe, recipes_folder
 from skipmodal.sweep.plan import SweepFile, load_plan
 
 

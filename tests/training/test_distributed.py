@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 
 from skipmodal.checkpoint import load_trainer
-from skipmodal.config import dump_recipe
+from skipmodal.recipe import dump_recipe
 from tests.kill.run import family
 
 SHARED = """
@@ -61,7 +61,7 @@ with distributed.join(cpu) as processes:
 STEPS = """
 import sys, torch
 from pathlib import Path
-from skipmodal.config import load_recipe
+from skipmodal.recipe import load_recipe
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.models.system import SkipModal
@@ -94,7 +94,7 @@ with distributed.join(cpu) as processes:
 
 SAME = """
 import sys, torch
-from skipmodal.config import load_recipe
+from skipmodal.recipe import load_recipe
 from skipmodal.training import loop
 norms = []
 clip = torch.nn.utils.clip_grad_norm_

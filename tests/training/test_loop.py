@@ -15,11 +15,11 @@ import yaml
 from safetensors.torch import load_file, save
 
 from skipmodal.checkpoint import TRAINER, WORDS, load_tokenizer, load_trainer, resolve_checkpoint
-from skipmodal.config import dump_recipe
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import dump_recipe
 from skipmodal.tokenizer import Tokenizer
 from skipmodal.training import loop
 from tests.kill.run import family

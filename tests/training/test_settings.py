@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skipmodal.config import dump_recipe, load_recipe
 from skipmodal.errors import UserError
+from skipmodal.recipe import dump_recipe, load_recipe
 from skipmodal.training.settings import recipe_to_fine_tune, recipe_to_resume
 from tests.cli.test_commands import here  # noqa: F401
 from tests.conftest import TINY

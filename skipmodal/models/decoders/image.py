@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from skipmodal.config import ModelConfig
+from skipmodal.config import MediaModel
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import ImageNorm
 
@@ -16,7 +16,7 @@ class ImageDecoder(nn.Module):
     From 4 to 128 takes five doublings; the appendix lists four, the last with 8 channels: one stage to RGB is added.
     """
 
-    def __init__(self, config: ModelConfig, size: int) -> None:
+    def __init__(self, config: MediaModel, size: int) -> None:
         super().__init__()
         self.input = nn.Linear(config.d_k, 4 * 4 * 64)
         stages = int(math.log2(size)) - 2

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig, mel_to_linear
-from skipmodal.config import ModelConfig, VectorModel
+from skipmodal.config import SpokenModel, StepwiseModel
 from skipmodal.models.alignment import Timing
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import CBHG, Prenet, length_mask, mean
@@ -87,7 +87,7 @@ class PostNet(nn.Module):
 
     envelope: Tensor | None  # (n_mels, n_linear)
 
-    def __init__(self, config: ModelConfig, audio: AudioConfig, envelope: bool = False) -> None:
+    def __init__(self, config: SpokenModel, audio: AudioConfig, envelope: bool = False) -> None:
         super().__init__()
         n_mels, n_linear = audio.n_mels, audio.n_linear
         channels = config.postnet_channels
@@ -117,7 +117,7 @@ class SpeechDecoder(nn.Module):
     paper, random frames of its past are hidden in training, so that it has to read u.
     """
 
-    def __init__(self, config: VectorModel, audio: AudioConfig) -> None:
+    def __init__(self, config: StepwiseModel, audio: AudioConfig) -> None:
         super().__init__()
         n_mels = audio.n_mels
         self.n_mels, self.r, self.width = n_mels, config.frames_per_step, config.speech_decoder

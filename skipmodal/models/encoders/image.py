@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from skipmodal.config import ModelConfig, TokensModel
+from skipmodal.config import MediaModel, TokensModel
 from skipmodal.errors import UserError
 from skipmodal.features import efficientnet
 from skipmodal.image import ALL_LITES, LITES, ImageConfig
@@ -30,7 +30,7 @@ def convolutions(widths: tuple[int, ...]) -> nn.Sequential:
 class ImageEncoder(nn.Module):
     """Convolutions -> global max pool -> e."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: MediaModel) -> None:
         super().__init__()
         self.layers = convolutions(config.image_channels)
         # The paper's last layer has the width of e; other widths need one more step.

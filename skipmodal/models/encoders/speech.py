@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skipmodal.config import ModelConfig, TokensModel
+from skipmodal.config import MediaModel, TokensModel
 from skipmodal.models.latent import Encoded
 from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask
 
@@ -14,7 +14,7 @@ FRAMES_A_TOKEN = 4
 class _Convolutions(nn.Module):
     """Mel as a 1-channel image -> 2 x [Conv2D 3x3 stride 2 -> BN -> ReLU]."""
 
-    def __init__(self, config: ModelConfig, n_mels: int) -> None:
+    def __init__(self, config: MediaModel, n_mels: int) -> None:
         super().__init__()
         first, second = config.speech_channels
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in ((1, first), (first, second)))
@@ -38,7 +38,7 @@ class SpeechEncoder(_Convolutions):
     Section 3.1 has a GRU of 512 units over 5 x 80 chunks, the appendix one of 256: the appendix.
     """
 
-    def __init__(self, config: ModelConfig, n_mels: int) -> None:
+    def __init__(self, config: MediaModel, n_mels: int) -> None:
         super().__init__(config, n_mels)
         self.gru = nn.GRU(self.width, config.speech_gru, batch_first=True)
         self.project = nn.Linear(config.speech_gru, config.embedding)

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from skipmodal.audio import AudioConfig
-from skipmodal.config import TokensModel, parse_recipe
+from skipmodal.config import TokensModel
 from skipmodal.errors import UserError
 from skipmodal.features import kinds
 from skipmodal.image import ImageConfig
 from skipmodal.models.decoders.copying import NEVER, merge
 from skipmodal.models.encoders.kinds import KindTokens
 from skipmodal.models.system import SkipModal
+from skipmodal.recipe import parse_recipe
 from skipmodal.text import BOS, PAD
 from skipmodal.tokenizer import Tokenizer
 from tests.conftest import TINY_TOKENS

@@ -8,27 +8,13 @@ from torch import Tensor
 
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
-from skipmodal.evaluation.tasks import Advance, Report, encode_items
+from skipmodal.evaluation.tasks import Advance, Report
+from skipmodal.items import embed_items
 from skipmodal.metrics.wer import normalise_transcript
 from skipmodal.retrieval.nearest import ranks
-from skipmodal.translate import Translator, unit_vectors
+from skipmodal.translate import Translator
 
 RECALLS = (1, 5, 10)
-
-
-def embed(
-    translator: Translator, dataset: PreparedDataset, items: np.ndarray, modality: str
-) -> tuple[Tensor, list[tuple[int, str]]]:
-    """Unit vectors (B, d_k) of items in one modality of theirs, and of each vector its item and text.
-
-    Of a picture or a recording the first text is named; as text, an item has one vector for each of its texts.
-    Raises UserError for data that don't fit the model.
-    """
-    if modality != "text":
-        named = [(int(i), dataset.texts(i)[0]) for i in items]
-        return unit_vectors(encode_items(translator, dataset, items, modality)), named
-    named = [(int(i), text) for i in items for text in dataset.texts(i)]
-    return translator.embed([text for _, text in named], "text"), named
 
 
 def evaluate_retrieval(
@@ -86,7 +72,7 @@ def _encode(
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         for name in modalities:
-            found, named = embed(translator, dataset, batch, name)
+            found, named = embed_items(translator, dataset, batch, name)
             rows[name].append(found)
             owners[name] += [item for item, _ in named]
         advance(len(batch))

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from skipmodal.errors import UserError
+from skipmodal.evaluation import recall as retrieval
+from skipmodal.evaluation.recall import evaluate_retrieval
 from skipmodal.metrics.wer import normalise_transcript
-from skipmodal.retrieval import recall as retrieval
-from skipmodal.retrieval.recall import evaluate_retrieval
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
 
@@ -23,7 +23,7 @@ def knowing(monkeypatch):
         numbers = [names.setdefault(normalise_transcript(text), len(names)) for _, text in named]
         return F.one_hot(torch.tensor(numbers), 128).float(), named
 
-    monkeypatch.setattr(retrieval, "embed", known)
+    monkeypatch.setattr(retrieval, "embed_items", known)
 
 
 @pytest.mark.parametrize("kind", [0, 1])
@@ -97,7 +97,7 @@ def test_spelling_does_not_part_what_is_the_same(parts, knowing, monkeypatch):  
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_encoded(parts, monkeypatch):  # noqa: F811
     a, b, translator = parts
-    monkeypatch.setattr(retrieval, "embed", None)
+    monkeypatch.setattr(retrieval, "embed_items", None)
     with pytest.raises(UserError, match="fewer than two items of their train splits share a text"):
         evaluate_retrieval(translator, a, b, split="train")
     with pytest.raises(UserError, match="give one of the other kind"):
