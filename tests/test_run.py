@@ -47,7 +47,7 @@ def test_every_stage_in_order_and_its_time(run):
     commands = [line[0] for line in words]
     assert commands == ["prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export"]
     trained = [line for line in words if line[0] == "train"]
-    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_listening"]
+    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_back_translation"]
     assert all("train.max_steps=3" in line for line in trained)
     assert "--init" not in trained[0] and "--resume" in trained[0]
     for line, start in zip(trained[1:], ("base/latest", "averaged", "voice/latest"), strict=True):
@@ -61,7 +61,7 @@ def test_every_stage_in_order_and_its_time(run):
         "captions",
         "average",
         "voice",
-        "listening",
+        "back_translation",
         "confidence",
         "export",
     ]

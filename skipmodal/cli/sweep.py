@@ -48,7 +48,8 @@ def sweep(
         except UserError as error:
             changed.append(str(error))
     if changed:
-        raise UserError("; ".join(changed))
+        more = [f"and {len(changed) - 3} more runs"] if len(changed) > 3 else []
+        raise UserError("; ".join(changed[:3] + more))
     total = len(plan.runs)
     if results:
         typer.echo(f"{len(results)} of {total} runs are done already", err=True)
