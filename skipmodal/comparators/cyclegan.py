@@ -6,9 +6,9 @@ each modality has to come back through its own encoder and decoder. What a pictu
 recording beside it, since nothing says how long it should be.
 
 Not as there: the critics are smaller (PatchGAN of three layers), their loss is not halved, and they and the generators
-step together, by one optimiser and one gradient clip. The generators keep our batch norm, where the original has
-instance norm: its running statistics are those of real items, made ones leave them alone. Ours: the stop output, and
-the post-net's start from the interpolated mel spectrogram, as from nothing a CBHG needs tens of thousands of steps.
+step together, by one optimiser. The generators keep our batch norm, where the original has instance norm: its running
+statistics are those of real items, made ones leave them alone. Ours: the stop output, and the post-net's start from the
+interpolated mel spectrogram, as from nothing a CBHG needs tens of thousands of steps.
 """
 
 from collections.abc import Collection, Iterator
@@ -79,6 +79,7 @@ class CycleGAN(System):
     """Pictures and speech, each from the other."""
 
     reads, writes = frozenset({"image", "speech"}), frozenset({"image", "speech"})
+    critics = ("image_critic", "speech_critic")
 
     def __init__(self, config: CycleGANModel, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)

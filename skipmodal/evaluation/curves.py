@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from skipmodal.config import LossConfig
 from skipmodal.errors import UserError, require
 from skipmodal.plots import Curves
 
 MAX_RECORD = 4096  # bytes; a scalar takes some 60
 MAX_POINTS = 1_000_000
+MAX_CURVES = 64  # more than any model has losses
 _TAG = re.compile(r"(train|val)/([a-z0-9_]{1,40})")
-_LOSSES = {"loss", *LossConfig.model_fields}
+_OTHERS = {"norm", "lr", "skipped", "steps_per_second", "reward"}  # beside the losses
 
 
 def read_curves(run: Path) -> Curves:
@@ -48,8 +48,11 @@ def read_curves(run: Path) -> Curves:
                         }
                     for value in event.summary.value:
                         tag = _TAG.fullmatch(value.tag)
-                        if tag and tag[2] in _LOSSES and math.isfinite(value.simple_value) and left:
-                            found.setdefault((tag[2], tag[1]), {})[event.step] = value.simple_value
+                        if not tag or tag[2] in _OTHERS or not math.isfinite(value.simple_value):
+                            continue
+                        key = tag[2], tag[1]
+                        if left and (key in found or len(found) < MAX_CURVES):
+                            found.setdefault(key, {})[event.step] = value.simple_value
                             left -= 1
         except DecodeError:
             continue  # the rest of a damaged file

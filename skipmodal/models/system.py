@@ -29,17 +29,20 @@ from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
+from skipmodal.models.layers import processes
 from skipmodal.models.naming import name_unfamiliar
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 from skipmodal.tokenizer import Tokenizer
 
-ROUND_TRIPS = 8  # captions a batch: more cost more than they teach
+ROUND_TRIPS = 8  # captions a batch, of all processes: more cost more than they teach
 SPEECH_LOSSES = frozenset({"mel", "linear", "flow", "stop", "duration", "prosody", "alignment"})
 
 
 class SkipModal(System):
     """Translates between image, text and speech through one memory."""
+
+    critics = ("adversary",)
 
     def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
@@ -190,7 +193,7 @@ class SkipModal(System):
     def _round_trip(self, seen: Written, text_a: Latent, tokens: Tensor, firsts: Tensor) -> Imitation:
         """The first captions of some pictures, spoken from what D_txt makes of the pictures and of the captions."""
         assert isinstance(self.speech_decoder, TimedSpeechDecoder)
-        some = firsts[:ROUND_TRIPS]
+        some = firsts[: -(-ROUND_TRIPS // processes())]
         with torch.no_grad():
             captions = text_a.rows(torch.arange(len(some), device=some.device))
             model = self._transcript(self._follow(captions, tokens[some]))

@@ -173,7 +173,7 @@ def _train(
                 for name, value in {"loss": loss, **losses}.items():
                     totals.setdefault(name, []).append(value.detach())
             scaler.unscale_(optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip_norm)
+            norm = _clip(model, recipe.optim.clip_norm)
             if torch.isfinite(norm):
                 scaler.step(optimizer)
                 bad_in_a_row = 0
@@ -297,6 +297,17 @@ def _tokenizer(recipe: Recipe, a: PreparedDataset, b: PreparedDataset, start: Pa
         recipe.model.whole_words,
         names_of(recipe.model),
     )
+
+
+def _clip(model: System, limit: float) -> Tensor:
+    """Scales the gradients to a norm of at most `limit`, and gives what it was; of the model's critics apart, so that
+    they learn at their full rate whatever the other losses weigh.
+    """
+    parts: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            parts[name.split(".")[0] in model.critics].append(parameter)
+    return torch.stack([torch.nn.utils.clip_grad_norm_(part, limit) for part in parts.values() if part]).norm()
 
 
 def _set_training(model: System, only: Sequence[str]) -> None:

@@ -27,6 +27,16 @@ def test_losses_alone_are_read_and_pictures_skipped(tmp_path):
     assert read_curves(tmp_path / "elsewhere") == {}
 
 
+def test_the_losses_of_any_kind_of_model_are_read(tmp_path, monkeypatch):
+    names = ("loss", "stop", "letters", "classifier", "ctc")
+    with SummaryWriter(str(tmp_path / "tensorboard")) as writer:
+        for name in (*names, "norm", "lr", "skipped", "steps_per_second"):
+            writer.add_scalar(f"train/{name}", 1.0, 10)
+    assert tuple(read_curves(tmp_path)) == names
+    monkeypatch.setattr(curves, "MAX_CURVES", 2)
+    assert tuple(read_curves(tmp_path)) == names[:2]
+
+
 def test_a_resumed_run_draws_anew_what_it_repeats(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1.0)
     log(tmp_path, [10, 20, 30], 1.0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from skipmodal.training import loop
 from skipmodal.training.losses import total_loss
 from tests.models.tiny import KINDS, losses_of, reached, tiny_batch, tiny_model
 
@@ -91,3 +92,19 @@ def test_the_rate_of_c_does_not_depend_on_alpha():
     for (c, t), (c_more, t_more) in zip(*gradients, strict=True):
         torch.testing.assert_close(c_more, c)
         torch.testing.assert_close(t_more, 100 * t)
+
+
+def test_c_learns_at_its_full_rate_whatever_the_other_losses_weigh():
+    steps = []
+    for weight in (1.0, 1e6):
+        model, batch = tiny_model().eval(), tiny_batch()
+        losses = losses_of(model, batch, "adversary", "mel", "letters")
+        (losses["classifier"] + weight * losses["mel"]).backward()
+        norm = loop._clip(model, 0.01)
+        assert norm > 0.01
+        steps.append([p.grad.clone() for p in model.adversary.parameters()])
+        others = [
+            p.grad.norm() for name, p in model.named_parameters() if p.grad is not None and "adversary" not in name
+        ]
+        torch.testing.assert_close(torch.stack(others).norm(), torch.tensor(0.01), rtol=0.01, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(*steps, strict=True))

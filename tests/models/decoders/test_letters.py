@@ -5,10 +5,9 @@ import torch
 
 from skipmodal import text
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, letter_loss, regroup
-from skipmodal.models.system import _spelled
 from skipmodal.text import PAD, SYMBOLS
 from skipmodal.tokenizer import LONGEST, Tokenizer
-from tests.models.tiny import latents, losses_of, tiny_batch, tiny_model, tokens_of
+from tests.models.tiny import latents, losses_of, tiny_batch, tiny_model
 
 WORDS = Tokenizer.learn(["a dog runs", "two dogs sit"], 5)
 
@@ -63,19 +62,21 @@ def test_time_is_that_of_the_sentence_whatever_was_read(read, totals, expected):
 
 
 @torch.no_grad()
-def test_speech_hangs_on_the_states_alone():
-    model, batch = tiny_model("tokens", words=WORDS.words).eval(), tiny_batch()
-    latent = model.encode_image(batch.images)
-    written = model.text_decoder(latent, tokens_of(WORDS, "a dog runs", "two dogs sit"))
-    logits = model.letter_reader(written.taken, written.spans > 0)
-    transcript = _spelled(written, logits, counts(logits) * (written.spans > 0))
-    spoken = model.speech_decoder.generate(transcript, 200)
-    others = transcript._replace(ids=(transcript.ids + 7) % len(SYMBOLS))
-    assert torch.equal(model.speech_decoder.generate(others, 200).mel, spoken.mel)
-    moved = _spelled(written._replace(taken=written.taken.flip(0)), logits.flip(0), counts(logits.flip(0)))
-    assert model.speech_decoder.generate(moved, 200).mel.shape != spoken.mel.shape or not torch.equal(
-        model.speech_decoder.generate(moved, 200).mel, spoken.mel
-    )
+def test_other_ids_with_the_same_states_are_spoken_alike(monkeypatch):
+    model = tiny_model("tokens", words=WORDS.words).eval()
+    rows = [torch.tensor([text.encode(sentence)]) for sentence in ("two dogs sit", "a dog runs")]
+    latents = [model.encode_text(ids, torch.tensor([ids.shape[1]])) for ids in rows]
+    follows = [model._follow(latent, model.tokenize(ids)) for latent, ids in zip(latents, rows, strict=True)]
+    spoken = [model.generate_speech(latent, 200, 20)[0] for latent in latents]
+    assert follows[0].target.shape == follows[1].target.shape  # as many tokens, others
+    assert not torch.equal(follows[0].target, follows[1].target)
+    for states_of, ids_of in ((0, 1), (1, 0)):
+        given = follows[ids_of]._replace(taken=follows[states_of].taken)
+        monkeypatch.setattr(model, "_follow", lambda latent, tokens, given=given: given)
+        found = model.generate_speech(latents[ids_of], 200, 20)[0]
+        # The wav is made of these alone.
+        assert torch.equal(found.mel, spoken[states_of].mel) and torch.equal(found.linear, spoken[states_of].linear)
+    assert spoken[0].mel.shape != spoken[1].mel.shape or not torch.equal(spoken[0].mel, spoken[1].mel)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from skipmodal.models import system
 from skipmodal.models.decoders import timed
 from skipmodal.models.decoders.speech import Transcript
 from skipmodal.models.layers import length_mask
@@ -79,3 +80,27 @@ def test_what_is_heard_is_no_pupil_of_what_is_predicted():
     decoder = model.speech_decoder
     assert all(p.grad is None for p in decoder.prosody.parameters())
     assert all(p.grad is not None for p in decoder.prosody_predictor.parameters())
+
+
+@torch.no_grad()
+def test_a_round_trip_aims_at_what_is_said_of_the_caption():
+    decoder = tiny_model().eval().speech_decoder
+    ids, lengths = torch.randint(3, 66, (2, 9)), torch.tensor([9, 6])
+    caption = transcript_of(ids, lengths)
+    seen = caption._replace(states=torch.randn(2, 9, 8))
+    itself, aim = decoder.imitate(caption, caption), decoder.imitate(seen, caption)
+    spoken = decoder.generate(caption, 999)
+    assert aim.lengths.tolist() == spoken.lengths.tolist()
+    for each in (itself, aim):
+        torch.testing.assert_close(each.target, spoken.mel)
+    torch.testing.assert_close(itself.mel, itself.target)
+    torch.testing.assert_close(itself.durations, aim.target_durations)
+    assert not torch.allclose(aim.mel, aim.target) and not torch.allclose(aim.durations, aim.target_durations)
+
+
+def test_several_processes_share_the_round_trips_of_one(monkeypatch):
+    model, batch = tiny_model(), tiny_batch(n_a=2)
+    monkeypatch.setattr(system, "ROUND_TRIPS", 2)
+    assert len(model(batch, {"round_trip"}).imitation.lengths) == 2
+    monkeypatch.setattr(system, "processes", lambda: 2)
+    assert len(model(batch, {"round_trip"}).imitation.lengths) == 1
