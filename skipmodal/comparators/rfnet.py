@@ -162,12 +162,12 @@ class RecurrentFusion(Captioner):
         """A word's score in a stage is the highest that one of its thoughts gives it."""
         if "discriminative" not in wanted:
             return {}
-        said = torch.zeros(len(image.u), len(self.tokenizer), dtype=torch.bool, device=image.u.device)
+        written_words = torch.zeros(len(image.u), len(self.tokenizer), dtype=torch.bool, device=image.u.device)
         owners = batch.owners[:, None].expand_as(written.target)
-        said[owners, written.target] = True
-        said[:, : len(SYMBOLS)] = False
-        numbers = torch.arange(said.shape[1], device=said.device)
-        named = torch.where(said, numbers, -1).sort(1, descending=True)[0]  # -1 ends a list
+        written_words[owners, written.target] = True
+        written_words[:, : len(SYMBOLS)] = False
+        numbers = torch.arange(written_words.shape[1], device=written_words.device)
+        named = torch.where(written_words, numbers, -1).sort(1, descending=True)[0]  # -1 ends a list
         losses = [
             F.multilabel_margin_loss(score(thoughts).amax(1).float(), named, reduction="none")
             for score, thoughts in zip(self.words, more, strict=True)

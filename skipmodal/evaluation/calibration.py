@@ -52,7 +52,7 @@ class Calibration:
     altered: Reliability
 
 
-def agreement(sentence: str, references: list[str]) -> float:
+def precision(sentence: str, references: list[str]) -> float:
     """The share of a sentence's content words that some reference has; 0 of a sentence without any."""
     words = [word for word in tokenise(sentence) if word not in _FUNCTION_WORDS]
     known = {word for reference in references for word in tokenise(reference)}
@@ -140,7 +140,7 @@ def calibrate(
             far = distances(latent.seen, known).tolist()
             for i, result, distance in zip(batch, translator.decode(latent, "text"), far, strict=True):
                 assert result.score is not None and result.text is not None
-                rows.append((result.score, distance, agreement(result.text, dataset.texts(i))))
+                rows.append((result.score, distance, precision(result.text, dataset.texts(i))))
         advance(len(batch))
     plain, altered = map(np.array, kinds)
     fitted = np.concatenate([plain[::2], altered[::2]])

@@ -26,13 +26,13 @@ class Comparison(NamedTuple):
         return self.errors / max(self.words, 1)
 
 
-def compare(references: Sequence[str], said: str) -> Comparison:
-    """What was said against the reference that is nearest to it, both as word error rates normalise them."""
-    return min((_compare(reference, said) for reference in references), key=lambda found: found.rate)
+def compare(references: Sequence[str], hypothesis: str) -> Comparison:
+    """A hypothesis against the reference that is nearest to it, both as word error rates normalise them."""
+    return min((_compare(reference, hypothesis) for reference in references), key=lambda found: found.rate)
 
 
-def _compare(reference: str, said: str) -> Comparison:
-    expected, found = normalise_transcript(reference).split(), normalise_transcript(said).split()
+def _compare(reference: str, hypothesis: str) -> Comparison:
+    expected, found = normalise_transcript(reference).split(), normalise_transcript(hypothesis).split()
     parts: list[Part] = []
     errors = 0
     for _, a, b, c, d in SequenceMatcher(None, expected, found, autojunk=False).get_opcodes():

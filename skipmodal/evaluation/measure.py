@@ -41,8 +41,8 @@ def measure(
     if task == "embedding":
         adversary = "adversary" in checkpoint.recipe.loss.weights()
         return embedding.evaluate_embedding(translator, dataset, against, adversary=adversary, **options)
-    said = "img2speech" if task == "vocabulary" else task
+    measured = "img2speech" if task == "vocabulary" else task
     report = tasks.evaluate(
-        translator, dataset, said, transcriber=transcriber, wavs=wavs, photos=photos, then=then, **options
+        translator, dataset, measured, transcriber=transcriber, wavs=wavs, photos=photos, then=then, **options
     )
     return vocabulary_report(report, dataset, against) if task == "vocabulary" else report

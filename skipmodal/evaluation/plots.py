@@ -66,7 +66,7 @@ def _plot_items(
         if target == "text":
             figure, sentence = _read(translator, dataset, i, latent)
         else:
-            figure, sentence = _said(translator, dataset, i, latent, then)
+            figure, sentence = _draw_spoken(translator, dataset, i, latent, then)
         caption = f"{dataset.item(i)['id']}: {sentence} (reference: {dataset.texts(i)[0]})"
         pictures.append(Picture(f"{task}-{number:03}.png", caption, to_png(figure)))
     return pictures
@@ -82,7 +82,7 @@ def _plot_embedding(
 
 
 @torch.inference_mode()
-def _said(
+def _draw_spoken(
     translator: Translator, dataset: PreparedDataset, i: int, latent: Latent, then: Translator | None
 ) -> tuple["Figure", str]:
     """One item as speech, with the sentence that it says where the model has one."""

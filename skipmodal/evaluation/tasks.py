@@ -68,7 +68,7 @@ def evaluate(
     for start in range(0, len(items), batch_size):
         batch = items[start : start + batch_size]
         latent = encode_items(translator, dataset, batch, source)
-        results = _say(translator.decode(latent, "text"), then) if then else translator.decode(latent, target)
+        results = _speak(translator.decode(latent, "text"), then) if then else translator.decode(latent, target)
         for i, result, heard in zip(batch, results, _heard(results, transcriber, translator), strict=True):
             item = dataset.item(i)
             detail = {"id": item["id"], "references": item["texts"], **_describe(result, heard, translator)}
@@ -85,8 +85,8 @@ def evaluate(
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)
 
 
-def _say(written: Sequence[Translation], speaker: Translator) -> list[Translation]:
-    """What one model wrote, said by another."""
+def _speak(written: Sequence[Translation], speaker: Translator) -> list[Translation]:
+    """What one model wrote, spoken by another."""
     sentences = [speaker.read(result.text or ".", "text") for result in written]
     spoken = speaker.decode(speaker.encode(sentences, "text"), "speech")
     return [replace(s, text=w.text, capped=s.capped or w.capped) for s, w in zip(spoken, written, strict=True)]
@@ -113,27 +113,27 @@ def _describe(result: Translation, heard: str | None, translator: Translator) ->
 
 
 def _figures(task: str, details: list[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
-    said = [detail["heard"] if task.endswith("speech") else detail["text"] for detail in details]
+    outputs = [detail["heard"] if task.endswith("speech") else detail["text"] for detail in details]
     figures: dict[str, float] = {}
     notes: list[str] = []
     if task.startswith("img"):
         # A recogniser spells in its own way, so both sides are normalised; what is written is compared as it is.
         spelt: Callable[[str], str] = normalise_transcript if task == "img2speech" else str
-        hypotheses = {str(i): spelt(text) for i, text in enumerate(said)}
+        hypotheses = {str(i): spelt(text) for i, text in enumerate(outputs)}
         references = {str(i): [spelt(r) for r in detail["references"]] for i, detail in enumerate(details)}
         scores = score_captions(hypotheses, references)
         figures |= {f"BLEU-{i}": 100 * value for i, value in enumerate(scores.bleu, 1)}
         figures |= {"ROUGE-L": 100 * scores.rouge_l, "CIDEr-D": 100 * scores.cider}
         more, notes = java_scores(hypotheses, references)
         figures |= {name: 100 * value for name, value in more.items()}
-        figures["vocabulary"] = len({word for text in said for word in tokenise(text)})
+        figures["vocabulary"] = len({word for text in outputs for word in tokenise(text)})
     if not task.startswith("img") or (task == "img2speech" and details[0]["text"] is not None):
         spoken = [d["text"] if task == "img2speech" else d["references"][0] for d in details]
-        rates = error_rates(spoken, said)
+        rates = error_rates(spoken, outputs)
         figures |= {"WER": 100 * rates.wer, "CER": 100 * rates.cer} if rates else {}
     figures["stopped"] = 100 * (1 - sum(d["capped"] for d in details) / len(details))
-    figures["empty"] = sum(not text.strip() for text in said)
-    figures["repeats"] = sum(repeats(text) for text in said)
+    figures["empty"] = sum(not text.strip() for text in outputs)
+    figures["repeats"] = sum(repeats(text) for text in outputs)
     if task.endswith("speech"):
         figures["silent"] = sum(d["silent"] for d in details)
         figures["seconds"] = float(np.mean([d["seconds"] for d in details]))

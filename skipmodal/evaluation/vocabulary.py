@@ -27,7 +27,7 @@ def vocabulary_report(spoken: Report, pictures: PreparedDataset, recordings: Pre
     meant = [set(_words(detail["text"] or "")) for detail in spoken.details]
     kept = [h & m for h, m in zip(heard, meant, strict=True)]
     references = {word for detail in spoken.details for text in detail["references"] for word in _words(text)}
-    said = set().union(*kept)
+    both = set().union(*kept)
     figures: dict[str, float] = {
         "words heard": sum(len(_words(detail["heard"])) for detail in spoken.details),
         "unique words heard": len(set().union(*heard)),
@@ -35,15 +35,15 @@ def vocabulary_report(spoken: Report, pictures: PreparedDataset, recordings: Pre
     }
     latent = any(detail["text"] is not None for detail in spoken.details)
     if latent:
-        figures |= {"unique words meant": len(set().union(*meant)), "unique words meant and heard": len(said)}
+        figures |= {"unique words meant": len(set().union(*meant)), "unique words meant and heard": len(both)}
     if recordings is not None:
-        seen, listened = _training_words(pictures), _training_words(recordings)
+        seen, recorded = _training_words(pictures), _training_words(recordings)
         figures |= {
             "unique words of the pictures' training texts": len(seen),
-            "unique words of the recordings' training texts": len(listened),
-            "in both": len(seen & listened),
+            "unique words of the recordings' training texts": len(recorded),
+            "in both": len(seen & recorded),
         }
-        figures |= {"meant and heard, never in a recording": len(said - listened)} if latent else {}
+        figures |= {"meant and heard, never in a recording": len(both - recorded)} if latent else {}
     return replace(spoken, task="vocabulary", figures=figures, notes=[])
 
 

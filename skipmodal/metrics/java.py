@@ -24,7 +24,7 @@ def java_scores(
         return {}, ["METEOR and SPICE: pycocoevalcap is not installed (pip install pycocoevalcap)"]
     if shutil.which("java") is None:
         return {}, ["METEOR and SPICE: there is no java on the PATH"]
-    said = {key: [" ".join(tokenise(text))] for key, text in hypotheses.items()}
+    found = {key: [" ".join(tokenise(text))] for key, text in hypotheses.items()}
     right = {key: [" ".join(tokenise(text)) for text in texts] for key, texts in references.items()}
     metrics, missing = {"METEOR": _meteor, "SPICE": _spice}, []
     if not (Path(package.submodule_search_locations[0]) / "spice" / CORENLP).exists():
@@ -33,19 +33,19 @@ def java_scores(
     scores = {}
     for name, score in metrics.items():
         try:
-            scores[name] = float(score(right, said)[0])
+            scores[name] = float(score(right, found)[0])
         except Exception as error:  # of Java, of a pipe, or of the answer
             missing.append(f"{name}: failed under this Java, SPICE wants 8 to 13 ({reason(error)})")
     return scores, missing
 
 
-def _meteor(right: dict[str, list[str]], said: dict[str, list[str]]) -> Any:
+def _meteor(right: dict[str, list[str]], found: dict[str, list[str]]) -> Any:
     from pycocoevalcap.meteor.meteor import Meteor
 
-    return Meteor().compute_score(right, said)
+    return Meteor().compute_score(right, found)
 
 
-def _spice(right: dict[str, list[str]], said: dict[str, list[str]]) -> Any:
+def _spice(right: dict[str, list[str]], found: dict[str, list[str]]) -> Any:
     from pycocoevalcap.spice.spice import Spice
 
-    return Spice().compute_score(right, said)
+    return Spice().compute_score(right, found)

@@ -1,4 +1,4 @@
-"""Confidence: what agreement is, that a fit finds the curve behind the data, and what `calibrate` keeps."""
+"""Confidence: what precision is, that a fit finds the curve behind the data, and what `calibrate` keeps."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from skipmodal.checkpoint import Confidence, add_confidence, export_checkpoint, 
 from skipmodal.confidence import distances
 from skipmodal.errors import UserError
 from skipmodal.evaluation import calibration
-from skipmodal.evaluation.calibration import agreement, alter, calibrate, fit
+from skipmodal.evaluation.calibration import alter, calibrate, fit, precision
 from skipmodal.translate import Translation, Translator
 from tests.cli.test_commands import here, model, photo, token_model  # noqa: F401
 from tests.evaluation.test_tasks import parts  # noqa: F401
@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 
 def test_agreement_is_of_content_words():
     references = ["Two dogs run on grass.", "A brown dog is running."]
-    assert agreement("A brown dog runs on the beach.", references) == 0.5  # brown, dog; not runs, beach
-    assert agreement("Dogs run.", references) == 1
-    assert agreement("It is on the", references) == agreement("", references) == 0
+    assert precision("A brown dog runs on the beach.", references) == 0.5  # brown, dog; not runs, beach
+    assert precision("Dogs run.", references) == 1
+    assert precision("It is on the", references) == precision("", references) == 0
 
 
 def test_a_fit_finds_the_curve_behind_the_data():

@@ -111,17 +111,17 @@ class TimedSpeechDecoder(nn.Module):
     @torch.no_grad()
     def generate(self, transcript: Transcript, max_frames: int) -> Speech:
         """With durations of its own, at most `max_frames` in sum."""
-        mel, lengths, capped, alignment = self._say(transcript, max_frames)
+        mel, lengths, capped, alignment = self._speak(transcript, max_frames)
         return Speech(mel, self.postnet(mel, lengths), lengths, -(-lengths // self.r), capped, alignment=alignment)
 
     @torch.no_grad()
     def vary(self, transcript: Transcript) -> tuple[Tensor, Tensor]:
         """A spectrogram to learn from (B, T, n_mels), (B,): with a tempo and noise of its own each time."""
         tempo = TEMPO * torch.randn(len(transcript.ids), 1, device=transcript.ids.device)
-        mel, lengths, _, _ = self._say(transcript, LONGEST_FRAMES, tempo)
+        mel, lengths, _, _ = self._speak(transcript, LONGEST_FRAMES, tempo)
         return mel, lengths
 
-    def _say(self, transcript: Transcript, max_frames: int, tempo: Tensor | None = None) -> tuple[Tensor, ...]:
+    def _speak(self, transcript: Transcript, max_frames: int, tempo: Tensor | None = None) -> tuple[Tensor, ...]:
         """Mel (B, T, n_mels), its frames (B,), whether more than `max_frames` were wanted, alignment (B, steps, L)."""
         read, predicted = self._read(transcript)
         durations = self._durations(predicted if tempo is None else predicted + tempo, transcript.lengths)
