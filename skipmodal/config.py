@@ -223,6 +223,12 @@ class LossConfig(Losses):
         default=0, description="steps over which alpha grows"
     )
 
+    @model_validator(mode="after")
+    def _something_to_ramp(self) -> "LossConfig":
+        if self.adversary_ramp and not self.adversary:
+            raise ValueError("loss.adversary_ramp needs loss.adversary, whose weight grows")
+        return self
+
     def ramp(self, step: int) -> float:
         return min(1.0, (step + 1) / max(self.adversary_ramp, 1))
 
