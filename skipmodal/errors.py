@@ -1,6 +1,7 @@
 """What the user can fix: one line, no traceback, exit status 1."""
 
 import importlib.util
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -17,6 +18,11 @@ def one_line(text: str) -> str:
     """Text with its line ends as spaces, and what a terminal would obey, or can't show, as escapes."""
     text = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_few(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, at most so many, and one that says how many more there are."""
+    return [*lines[:most], *([f"and {len(lines) - most} more"] if len(lines) > most else [])]
 
 
 def reason(error: BaseException) -> str:

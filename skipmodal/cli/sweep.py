@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, first_few
 
 if TYPE_CHECKING:
     from skipmodal.sweep.runner import Result
@@ -48,8 +48,7 @@ def sweep(
         except UserError as error:
             changed.append(str(error))
     if changed:
-        more = [f"and {len(changed) - 3} more runs"] if len(changed) > 3 else []
-        raise UserError("; ".join(changed[:3] + more))
+        raise UserError("; ".join(first_few(changed, 3)))
     total = len(plan.runs)
     if results:
         typer.echo(f"{len(results)} of {total} runs are done already", err=True)

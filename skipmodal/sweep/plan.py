@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from skipmodal.config import MAX_LISTED, DataConfig, Recipe, Section, describe
 from skipmodal.data.prepared import PreparedDataset
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, first_few
 from skipmodal.evaluation.measure import FIGURES
 from skipmodal.evaluation.published import TABLES
 from skipmodal.evaluation.tasks import TASKS
@@ -171,9 +171,7 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
     used = {(path, kind) for recipe in recipes for kind, path in recipe.data.datasets().items()}
     problems += [problem for path, kind in sorted(used) for problem in _check_data(path, kind)]
     if problems:
-        shown = list(dict.fromkeys(problems))
-        more = [f"and {len(shown) - MAX_LISTED} more"] if len(shown) > MAX_LISTED else []
-        raise UserError(f"sweep {file}: {'; '.join([*shown[:MAX_LISTED], *more])}")
+        raise UserError(f"sweep {file}: {'; '.join(first_few(list(dict.fromkeys(problems)), MAX_LISTED))}")
     return Plan(path.stem, sweep.seeds, sweep.systems, tuple(columns), tuple(runs))
 
 

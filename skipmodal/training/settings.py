@@ -5,7 +5,7 @@ from typing import Any
 
 from skipmodal.checkpoint import saved_recipe
 from skipmodal.config import Recipe
-from skipmodal.errors import UserError
+from skipmodal.errors import UserError, first_few
 from skipmodal.recipe import dump_recipe, load_recipe, parse_recipe
 from skipmodal.training.resume import find_latest
 
@@ -64,7 +64,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         f"{section}.{key}={value}"
         for section, values in new.items() for key, value in values.items() if old[section].get(key) != value
     ]  # fmt: skip
-    return changed if len(changed) <= LISTED else [*changed[:LISTED], f"and {len(changed) - LISTED} more"]
+    return first_few(changed, LISTED)
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:
