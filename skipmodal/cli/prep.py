@@ -28,8 +28,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT once t
 
 Size = Annotated[int, typer.Option(min=16, max=1024, help="Pixels a side.")]
 Speak = Annotated[
-    str | None,
-    typer.Option(metavar="ENGINE:VOICE", help="Make the speech: flite:slt, espeak-ng:en-us, piper:X.onnx."),
+    list[str] | None,
+    typer.Option(
+        metavar="ENGINE:VOICE",
+        help="Speak rows without audio: flite:slt, espeak-ng:en-us, piper:X.onnx. Several voices take turns.",
+    ),
 ]
 Encoder = Annotated[
     EncoderName,
@@ -104,7 +107,7 @@ def text_speech(
     """Recordings with transcripts: LJSpeech, LibriSpeech, or a manifest; or sentences to be spoken.
 
     A manifest has columns audio and text, optionally id and split. Sentences to be spoken need no audio; two columns
-    without names are id and text. Killed, it resumes by the same command.
+    without names are id and text. --speak leaves rows with audio as they are. Killed, it resumes by the same command.
 
     Example: skipmodal prep text-speech sentences.tsv prepared/text-speech --speak flite:slt --power 1
     """
@@ -112,7 +115,7 @@ def text_speech(
     from skipmodal.data.prepare import prepare_text_speech
 
     report = prepare_text_speech(
-        source, out, layout=layout, speak=speak, audio=AudioConfig(power=power), max_seconds=max_seconds,
+        source, out, layout=layout, speak=speak or (), audio=AudioConfig(power=power), max_seconds=max_seconds,
         max_chars=max_chars, trim_db=trim_db, licence=licence, val=val, test=test, limit=limit, jobs=jobs,
         device=device, dry_run=dry_run, overwrite=overwrite,
     )  # fmt: skip

@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ def prepare_text_speech(
     *,
     layout: str = "auto",
     audio: AudioConfig | None = None,
-    speak: str | None = None,
+    speak: Sequence[str] = (),
     min_seconds: float = 0.3,
     max_seconds: float = 15.0,
     max_chars: int = 300,
@@ -129,7 +129,7 @@ def prepare_text_speech(
     """Recordings with transcripts, or sentences spoken by an engine -> a prepared dataset at `out`.
 
     Args:
-        speak: ENGINE:VOICE, to make the speech from the sentences of a manifest.
+        speak: voices, each ENGINE:VOICE, that in turn speak the rows of a manifest that name no recording.
         min_seconds, max_seconds: of audio, after trimming; what lies outside is left out.
         max_chars: of text, after normalisation; what is longer is left out.
         trim_db: silence at both ends is what lies this far under the peak.
@@ -141,26 +141,27 @@ def prepare_text_speech(
 
     audio, place = audio or AudioConfig(), pick_device(device)
     name, rows = _read_source(source, layout, "sentence" if speak else "audio", val, test, limit)
-    voice = engines.parse(speak) if speak else None
+    voices = [engines.parse(spec) for spec in speak]
     rules = _Rules(min_seconds, max_seconds, max_chars, trim_db)
     if dry_run:
         load = one_by_one(partial(_check_recording, rules=rules))
-    elif voice:
-        load = partial(_load_spoken, config=audio, rules=rules, voice=voice)
     else:
-        load = one_by_one(partial(_load_recording, config=audio, rules=rules))
+        load = _Loader(audio, rules, voices, rows)
     encode = partial(_with_mels, config=audio, device=place)
-    pipeline = Pipeline(rows, partial(_transcript, rules=rules), load, encode, jobs, group=voice.batch if voice else 1)
+    pipeline = Pipeline(
+        rows, partial(_transcript, rules=rules), load, encode, jobs, max([voice.batch for voice in voices], default=1)
+    )
     if dry_run:
         return pipeline.check()
     settings = {
         "kind": "text-speech",
-        "source": f"{source.resolve().name} ({name})" + (f", spoken by {voice}" if voice else ""),
+        "source": f"{source.resolve().name} ({name})"
+        + (f", spoken by {', '.join(map(str, voices))}" if voices else ""),
         "licence": licence,
         "audio": audio.model_dump(),
         "options": {
             "path": str(source.resolve()),
-            "speak": speak,
+            "speak": list(speak),
             "val": val,
             "test": test,
             "limit": limit,
@@ -304,23 +305,40 @@ def _check_picture(row: Row, texts: list[str], regions: Regions | None = None) -
 # ---------------------------------------------------------------- recordings
 
 
-def _load_recording(row: Row, texts: list[str], config: AudioConfig, rules: _Rules) -> Loaded:
-    """int16 samples without the silence at both ends."""
-    return _trimmed(row, texts, _file(row), config, rules)
+class _Loader:
+    """Recordings as they are, and sentences that have none, spoken by one voice after the other."""
 
+    def __init__(
+        self, config: AudioConfig, rules: _Rules, voices: list[engines.Voice], rows: list[Row | BadRow]
+    ) -> None:
+        self.config, self.rules = config, rules
+        unspoken = [row.id for row in rows if isinstance(row, Row) and row.media is None]
+        self.voices = dict(zip(unspoken, cycle(voices), strict=False))
 
-def _load_spoken(group: list[Task], config: AudioConfig, rules: _Rules, voice: engines.Voice) -> list[Loaded | Dropped]:
-    """The same of sentences that are spoken first; one that fails is found by speaking each alone."""
-    try:
-        wavs = iter(voice.speak([texts[0] for _, texts in group]))
-    except engines.EngineError as error:
-        if len(group) == 1:
-            return [Dropped(group[0][0].where, "engine failed", str(error))]
-        return [result for task in group for result in _load_spoken([task], config, rules, voice)]
-    return one_by_one(lambda row, texts: _trimmed(row, texts, next(wavs), config, rules))(group)
+    def __call__(self, group: list[Task]) -> list[Loaded | Dropped]:
+        done: dict[str, Loaded | Dropped] = {}
+        for voice in dict.fromkeys(self.voices.get(row.id) for row, _ in group):
+            tasks = [task for task in group if self.voices.get(task[0].id) == voice]
+            each = one_by_one(self._recorded)(tasks) if voice is None else self._spoken(tasks, voice)
+            done.update(zip((row.id for row, _ in tasks), each, strict=True))
+        return [done[row.id] for row, _ in group]
+
+    def _recorded(self, row: Row, texts: list[str]) -> Loaded:
+        return _trimmed(row, texts, _file(row), self.config, self.rules)
+
+    def _spoken(self, tasks: list[Task], voice: engines.Voice) -> list[Loaded | Dropped]:
+        """A sentence that fails is found by speaking each alone."""
+        try:
+            wavs = iter(voice.speak([texts[0] for _, texts in tasks]))
+        except engines.EngineError as error:
+            if len(tasks) == 1:
+                return [Dropped(tasks[0][0].where, "engine failed", str(error))]
+            return [result for task in tasks for result in self._spoken([task], voice)]
+        return one_by_one(lambda row, texts: _trimmed(row, texts, next(wavs), self.config, self.rules))(tasks)
 
 
 def _trimmed(row: Row, texts: list[str], source: Path | bytes, config: AudioConfig, rules: _Rules) -> Loaded:
+    """int16 samples without the silence at both ends."""
     try:
         wav = read_audio(source, config.sample_rate)
     except UserError as error:

@@ -396,7 +396,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
 def test_a_sentence_that_fails_is_left_out(tmp_path: Path, engine: Callable[[str, str], None]) -> None:
     engine("espeak-ng", 'read text; case "$text" in *bad*) echo broke >&2; exit 3;; esac; cp "$VOICE" "$4"')
     (tmp_path / "s.tsv").write_text("1\tA good one\n2\tA bad one\n3\tAnother & on\n")
-    report = speech(tmp_path / "s.tsv", tmp_path / "d", speak="espeak-ng:en", max_chars=20)
+    report = speech(tmp_path / "s.tsv", tmp_path / "d", speak=["espeak-ng:en"], max_chars=20)
     assert report.dropped == {"engine failed": 1}
     assert report.examples["engine failed"] == [f"{tmp_path / 's.tsv'}:2: espeak-ng exit status 3: broke"]
     data = PreparedDataset(tmp_path / "d")
@@ -413,16 +413,29 @@ def test_piper_starts_once_for_many_sentences(tmp_path: Path, engine: Callable[[
     )
     source = tmp_path / "s.tsv"
     source.write_text("".join(f"{i}\tsentence {'a' * i}.\n" for i in range(40)))
-    speech(source, tmp_path / "d", speak="piper:x.onnx")
+    speech(source, tmp_path / "d", speak=["piper:x.onnx"])
     assert (tmp_path / "starts").read_text().count("start") == 1 + 2  # the trial, and 32 + 8 sentences
     source.write_text(source.read_text().replace("sentence aaaaaaa.\n", "a bad one\n"))
-    report = speech(source, tmp_path / "e", speak="piper:x.onnx")
+    report = speech(source, tmp_path / "e", speak=["piper:x.onnx"])
     assert report.dropped == {"engine failed": 1}
     assert report.kept.total() == 39
+
+
+def test_voices_take_turns_where_there_is_no_recording(tmp_path: Path, engine: Callable[[str, str], None]) -> None:
+    engine("espeak-ng", f'cat > /dev/null; echo "$2" >> "{tmp_path}/said"; cp "$VOICE" "$4"')
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 8000)
+    source = tmp_path / "s.tsv"
+    source.write_text("id\taudio\ttext\n1\t\tOne\n2\ta.wav\tTwo\n3\t\tThree\n4\t\tFour\n5\tnone.wav\tFive\n")
+    report = speech(source, tmp_path / "d", speak=["espeak-ng:en", "espeak-ng:fr"], jobs=1)
+    assert (tmp_path / "said").read_text().split() == ["en", "fr", "en", "fr", "en"]  # each is tried first
+    assert report.dropped == {"missing file": 1}
+    data = PreparedDataset(tmp_path / "d")
+    assert [len(data.wav(i)) > 0.9 * data.meta.audio.sample_rate for i in range(4)] == [False, True, False, False]
+    assert data.meta.source == "s.tsv (manifest), spoken by espeak-ng:en, espeak-ng:fr"
 
 
 def test_dry_run_does_not_speak(tmp_path: Path, engine: Callable[[str, str], None]) -> None:
     engine("espeak-ng", f'cat >> "{tmp_path}/said"; cp "$VOICE" "$4"')
     (tmp_path / "s.tsv").write_text("1\tsecret\n")
-    assert speech(tmp_path / "s.tsv", tmp_path / "d", speak="espeak-ng:en", dry_run=True).kept.total() == 1
+    assert speech(tmp_path / "s.tsv", tmp_path / "d", speak=["espeak-ng:en"], dry_run=True).kept.total() == 1
     assert "secret" not in (tmp_path / "said").read_text()

@@ -55,7 +55,7 @@ def rows(source: Path, medium: Medium) -> Iterator[Row | BadRow]:
 
 def _row(source: Path, entry: _Entry, medium: Medium) -> Row | BadRow:
     values = entry.values
-    name = "" if medium == "sentence" else values.get(medium, "")
+    name = values.get("audio" if medium == "sentence" else medium, "")
     if not name and medium != "sentence":
         return BadRow(entry.where, f"no {medium} given", f"the column `{medium}` is missing or empty")
     if not any(text.strip() for text in entry.texts):
