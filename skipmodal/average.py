@@ -8,7 +8,7 @@ import torch
 
 from skipmodal.checkpoint import STARTED_FROM, load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
 from skipmodal.errors import UserError
-from skipmodal.recipe import dump_recipe
+from skipmodal.recipe import architecture
 
 
 def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
@@ -26,8 +26,7 @@ def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
     for path, each in zip(paths, loaded, strict=True):
         differs = each.audio != last.audio or each.image != last.image
         differs |= each.model.tokenizer.words != last.model.tokenizer.words
-        old, new = (dump_recipe(one.recipe)["model"] for one in (each, last))
-        if differs or any(old[key] != new[key] for key in new if not key.endswith("dropout")):
+        if differs or architecture(each.recipe) != architecture(last.recipe):
             raise UserError(f"{path}: is of another model, or of other data, than {paths[-1]}")
     states = [each.model.state_dict() for each in loaded]
     mean = {

@@ -30,7 +30,7 @@ from skipmodal.recipe import KINDS, dump_recipe, recipe_of
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 
-FORMAT = 9
+FORMAT = 10
 BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line

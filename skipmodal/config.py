@@ -154,6 +154,9 @@ class TokensModel(ModelConfig):
     kinds: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="likeliest words of a picture, as its frozen network's classifier has them, to copy"
     )
+    speech_warp: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.0, description="most by which E_spch hears recordings faster or slower, higher or lower in training"
+    )
     refiner: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="blocks of the network that draws what D_spch's mel spectrogram lacks; 0: none"
     )
@@ -251,6 +254,9 @@ class TokensLoss(LossConfig):
     duration: float = loss_term(1.0, "Poisson deviance of D_spch's durations from the alignment's", "text-speech")
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
+    ctc: float = loss_term(
+        0.3, "connectionist temporal classification of u_spch, a character (Watanabe et al.)", "text-speech", False
+    )
     letters: float = loss_term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     back_translation: float = loss_term(
         0.0, "cross-entropy of D_txt(u of D_spch's own speech) of A's captions (Tjandra et al.)", "image-text", False
@@ -320,6 +326,9 @@ class TokensRecipe(Recipe):
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
         reader = not self.train.only or "letter_reader" in self.train.only
+        hearer = not self.train.only or "speech_encoder" in self.train.only
+        if (self.loss.text_from_speech or self.loss.back_translation) and hearer and not self.loss.ctc:
+            raise ValueError("speech to text needs loss.ctc: what is heard is also chosen by its letters")
         if self.loss.mel and reader and not self.loss.letters:
             raise ValueError("loss.mel needs loss.letters: D_spch reads the letters of a sentence from D_txt's states")
         return self

@@ -53,6 +53,11 @@ def dump_recipe(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json")
 
 
+def architecture(recipe: Recipe) -> dict[str, Any]:
+    """What `model` says of the trained network; the rest matters in training alone."""
+    return {key: value for key, value in dump_recipe(recipe)["model"].items() if not key.endswith(("dropout", "warp"))}
+
+
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     return sorted(path.stem for path in recipes_folder().glob("*.yaml"))

@@ -45,7 +45,7 @@ def test_weights_are_the_mean_and_the_rest_the_last_ones(tmp_path):
 
 
 def test_the_command_and_what_it_refuses(tmp_path):
-    a, b = saved(tmp_path / "a"), saved(tmp_path / "b", dropout=0.5)
+    a, b = saved(tmp_path / "a"), saved(tmp_path / "b", dropout=0.5, speech_warp=0.5)
     out = tmp_path / "out"
     done = CliRunner().invoke(app, ["average", str(a), str(b), "-o", str(out)])
     assert done.exit_code == 0, done.output

@@ -63,9 +63,13 @@ def test_every_shipped_recipe_loads_and_survives_a_round_trip(name):
 
 def test_fine_tuning_on_librispeech_has_the_losses_of_speech_to_text_alone():
     recipe = load_recipe("librispeech_finetune")
-    assert recipe.loss.weights().keys() == {"text_from_speech", "guided_attention"}
+    assert recipe.loss.weights().keys() == {"text_from_speech", "ctc", "guided_attention"}
     assert recipe.model == load_recipe("base").model
-    assert recipe.data.sampling == "text-speech" and recipe.train.only == ("speech_encoder", "text_decoder")
+    assert recipe.data.sampling == "text-speech" and recipe.train.only == (
+        "speech_encoder",
+        "speech_letters",
+        "text_decoder",
+    )
 
 
 def test_the_papers_ablations_differ_in_one_key():
@@ -162,6 +166,7 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
         ("model: {kind: grid}", "model.kind: .*'vector', 'tokens', .*it is 'grid'"),
         ("model: {kind: [tokens]}", "model.kind: .*'vector', 'tokens',"),
         ("model: {kind: tokens}\nloss: {letters: 0}", "loss.mel needs loss.letters"),
+        ("model: {kind: tokens}\nloss: {ctc: 0}", "speech to text needs loss.ctc"),
         ("model: {kind: tokens}\nloss: {text_from_image: 0, round_trip: 1}", "loss.round_trip needs"),
         ("loss: {adversary: 0, adversary_ramp: 100}", "loss: loss.adversary_ramp needs loss.adversary"),
         ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
@@ -234,7 +239,7 @@ def test_each_kind_has_its_own_model_and_losses(write):
     assert (type(vector), type(tokens)) == (VectorRecipe, TokensRecipe)
     weights = [set(each.loss.weights()) for each in (vector, tokens)]
     assert weights[0] - weights[1] == {"stop"}
-    assert weights[1] - weights[0] == {"flow", "duration", "prosody", "alignment", "letters"}
+    assert weights[1] - weights[0] == {"flow", "duration", "prosody", "alignment", "ctc", "letters"}
     terms = {term.name: term for term in tokens.loss.terms()}
     assert set(terms) >= {"guided_attention", "distance", "adversary"} and "adversary_ramp" not in terms
     assert not terms["adversary"].selects and terms["mel"].selects and terms["mel"].data == "text-speech"

@@ -12,12 +12,16 @@ STUB = """#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in *"$FAIL"*) exit 3 ;; esac
 case "$1 $2" in
-"prep image-text" | "prep text-speech") mkdir -p "$4" && touch "$4/dataset.yaml" ;;
+"prep text-speech") mkdir -p "$4" && cp "$3" "$4" && touch "$4/dataset.yaml" ;;
+"prep image-text") mkdir -p "$4" && touch "$4/dataset.yaml" ;;
 train*) while [ "$1" != --run ]; do shift; done; mkdir -p "$2/latest" ;;
 export*) mkdir "$3" ;;
 average*) mkdir "$5" ;;
 esac
 """
+
+
+SPEECH = "id\taudio\ttext\tsplit\n1\ta.wav\tA dog.\ttrain\n2\t/b.wav\tA cat.\ttrain\n3\tc.wav\tA cow.\ttest\n"
 
 
 @pytest.fixture
@@ -28,11 +32,14 @@ def run(tmp_path: Path):
     stub.write_text(STUB)
     stub.chmod(0o755)
 
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "speech.tsv").write_text(SPEECH)
+
     def call(fail: str = "no command", *more: str) -> tuple[int, list[str], str]:
         calls.write_text("")
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
         done = subprocess.run(
-            ["sh", SCRIPT, "photos", "speech.tsv", tmp_path / "runs", *more],
+            ["sh", SCRIPT, "photos", tmp_path / "data" / "speech.tsv", tmp_path / "runs", *more],
             capture_output=True, text=True, check=False, env={**env, "PROCESSES": "1"},
         )  # fmt: skip
         return done.returncode, calls.read_text().splitlines(), done.stderr
@@ -45,26 +52,45 @@ def test_every_stage_in_order_and_its_time(run):
     assert status == 0, err
     words = [line.split() for line in calls]
     commands = [line[0] for line in words]
-    assert commands == ["prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export"]
+    assert commands == [
+        "prep", "prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export",
+    ]  # fmt: skip
     trained = [line for line in words if line[0] == "train"]
-    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_back_translation"]
+    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_hearing"]
     assert all("train.max_steps=3" in line for line in trained)
     assert "--init" not in trained[0] and "--resume" in trained[0]
     for line, start in zip(trained[1:], ("base/latest", "averaged", "voice/latest"), strict=True):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
-    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[4][1:3]] == ["base/latest", "critical/latest"]
+    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[5][1:3]] == ["base/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]
     assert stages == [
         "photos",
         "recordings",
+        "voices",
         "base",
         "captions",
         "average",
         "voice",
-        "back_translation",
+        "hearing",
         "confidence",
         "export",
     ]
+
+
+def test_the_speech_encoder_also_hears_the_training_sentences_in_other_voices(run, tmp_path):
+    _, calls, _ = run()
+    (prepared,) = (line for line in calls if line.startswith("prep") and "--speak" in line)
+    assert prepared.count("--speak") == 10
+    folder, rows = tmp_path / "data", (tmp_path / "runs" / "voices" / "voices.tsv").read_text().splitlines()
+    assert rows == [
+        "id\taudio\ttext\tsplit",
+        f"1\t{folder}/a.wav\tA dog.\ttrain", "1-again\t\tA dog.\ttrain",
+        "2\t/b.wav\tA cat.\ttrain", "2-again\t\tA cat.\ttrain",
+        f"3\t{folder}/c.wav\tA cow.\ttest",
+    ]  # fmt: skip
+    hearing = calls[-3]
+    assert hearing.startswith("train base_hearing")
+    assert hearing.rindex(f"data.text_speech={tmp_path}/runs/voices") > hearing.rindex("runs/speech")
 
 
 def test_it_goes_on_where_it_was_stopped(run):
@@ -81,3 +107,11 @@ def test_it_goes_on_where_it_was_stopped(run):
 def test_without_all_of_its_arguments_it_says_what_they_are():
     done = subprocess.run(["sh", SCRIPT, "photos"], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "sh run.sh PHOTOS SPEECH RUNS" in done.stderr
+
+
+@pytest.mark.parametrize("table", ["1\tA dog.\n2\tA cat.\n", "id\taudio\ttext\n1\ta.wav\tA dog.\n"])
+def test_a_manifest_without_the_columns_is_refused_before_anything_is_trained(run, tmp_path, table):
+    (tmp_path / "data" / "speech.tsv").write_text(table)
+    status, calls, err = run()
+    assert status == 1 and "must name the columns id, audio, text and split" in err
+    assert {line.split()[0] for line in calls} == {"prep"} and not any("--speak" in line for line in calls)

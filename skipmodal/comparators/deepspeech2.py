@@ -9,18 +9,18 @@ bidirectional GRUs to a distribution over letters. Not as there: three recurrent
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
-from skipmodal.comparators._ctc import ctc_loss, greedy
 from skipmodal.config import AnyModel, Dropout, Losses, Recipe, Size, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
+from skipmodal.models.ctc import ctc_loss, greedy
+from skipmodal.models.encoders.speech import Convolutions
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask
+from skipmodal.models.layers import BiGRU, length_mask
 from skipmodal.models.search import Sentences
 from skipmodal.text import SYMBOLS
 from skipmodal.tokenizer import Tokenizer
@@ -56,24 +56,15 @@ class DeepSpeech2(System):
 
     def __init__(self, config: DeepSpeech2Model, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:
         super().__init__(config, tokenizer)
-        channels = config.channels
-        self.convs = nn.ModuleList([
-            nn.Conv2d(1, channels, 11, (2, 2), 5, bias=False), nn.Conv2d(channels, channels, 11, (1, 2), 5, bias=False)
-        ])  # fmt: skip
-        self.norms = nn.ModuleList(MaskedBatchNorm(channels) for _ in range(2))
-        widths = [channels * ((audio.n_mels + 3) // 4)] + [2 * config.width] * (config.layers - 1)
+        self.convolve = Convolutions((config.channels, config.channels), audio.n_mels, 11, (2, 1))
+        widths = [self.convolve.width] + [2 * config.width] * (config.layers - 1)
         self.rnns = nn.ModuleList(BiGRU(width, config.width) for width in widths)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(2 * config.width, len(SYMBOLS))
 
     def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
         """mel (B, frames, n_mels), lengths (B,) -> states (B, frames / 2, width)."""
-        x = (mel * length_mask(lengths, mel.shape[1])[:, :, None])[:, None]
-        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = conv(x)
-            lengths = (lengths + 1) // 2 if number == 0 else lengths
-            x = F.relu(norm(x.transpose(1, 2), length_mask(lengths, x.shape[2]))).transpose(1, 2)
-        states = x.transpose(1, 2).flatten(2)
+        states, lengths = self.convolve(mel, lengths)
         for rnn in self.rnns:
             states = rnn(self.dropout(states), lengths) * length_mask(lengths, states.shape[1])[:, :, None]
         return Latent(states, states, lengths)

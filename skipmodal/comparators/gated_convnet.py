@@ -17,11 +17,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from skipmodal.audio import AudioConfig
 from skipmodal.comparators._asg import asg_loss, best_paths
-from skipmodal.comparators._ctc import ctc_loss, greedy, sentences
 from skipmodal.config import AnyModel, Dropout, Losses, Positive, Recipe, Size, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs, System
+from skipmodal.models.ctc import ctc_loss, greedy, sentences
 from skipmodal.models.latent import Latent
 from skipmodal.models.layers import length_mask
 from skipmodal.models.search import Sentences

@@ -16,12 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from skipmodal import text
 from skipmodal.audio import AudioConfig
-from skipmodal.comparators._ctc import collapse, ctc_loss, spent
 from skipmodal.comparators.deepspeech2 import DeepSpeech2, DeepSpeech2Loss, DeepSpeech2Model
 from skipmodal.config import Positive, Recipe, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import Outputs
+from skipmodal.models.ctc import collapse, ctc_loss, spent
 from skipmodal.models.layers import length_mask, ratio
 from skipmodal.text import BOS, EOS
 from skipmodal.tokenizer import Tokenizer

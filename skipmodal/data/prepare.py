@@ -156,7 +156,7 @@ def prepare_text_speech(
     settings = {
         "kind": "text-speech",
         "source": f"{source.resolve().name} ({name})"
-        + (f", spoken by {', '.join(map(str, voices))}" if voices else ""),
+        + (f", spoken by {', '.join(dict.fromkeys(map(str, voices)))}" if voices else ""),
         "licence": licence,
         "audio": audio.model_dump(),
         "options": {

@@ -13,7 +13,6 @@ from skipmodal.evaluation.curves import read_curves
 from skipmodal.evaluation.embedding import MIN_ITEMS, embed, project
 from skipmodal.evaluation.tasks import TASKS
 from skipmodal.items import encode_items
-from skipmodal.models.encoders.speech import FRAMES_A_TOKEN
 from skipmodal.models.latent import Latent
 from skipmodal.plots import Picture, check_matplotlib, draw_curves, draw_points, draw_sound, draw_words, to_png
 from skipmodal.translate import Translator
@@ -120,7 +119,8 @@ def _read(translator: Translator, dataset: PreparedDataset, i: int, latent: Late
     attention = weights[0, : len(sentence) + 1, : int(latent.lengths[0])].cpu().numpy()
     if dataset.meta.audio is None:
         return draw_words(dataset.image(i), sentence, attention), sentence
+    mel = dataset.mel(i)
     return draw_sound(
-        {"mel of the recording": dataset.mel(i)}, translator.audio, sentence=sentence, attention=attention.T,
-        frames_a_step=FRAMES_A_TOKEN,
+        {"mel of the recording": mel}, translator.audio, sentence=sentence, attention=attention.T,
+        frames_a_step=-(-len(mel) // attention.shape[1]),
     ), sentence  # fmt: skip

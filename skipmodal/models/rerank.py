@@ -1,4 +1,6 @@
-"""Reranking: of several likely sentences for a picture or a recording the one that, encoded or spoken, fits it best."""
+"""Reranking: of several likely sentences for a picture or a recording the one that, encoded, spelled or spoken, fits it
+best.
+"""
 
 from collections.abc import Callable
 
@@ -11,6 +13,7 @@ from skipmodal.text import PAD
 
 LIKENESS = 1.0  # nats a word for the cosine of a picture's and its sentence's u; 0.7 to 3 do about the same
 DISTANCE = 3.0  # nats for a frame that is off by one in every band; 2 to 10 do about the same
+LETTERS = 0.5  # weight of the log-probability of a sentence by CTC; 0.3 to 1 do about the same
 CELLS = 2_000_000  # frames times characters of all hypotheses that are scored at once: bounds the memory
 FRAMES = 256  # of a recording that takes as much memory to be spoken as a picture's sentence to be encoded
 # How well sentences (N, L) fit the items (N,) of a latent, in nats (N,).
@@ -26,8 +29,9 @@ def hypotheses(latent: Latent, beam: int) -> int:
 def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
     """The best of as many hypotheses of each item, in rows one after the other, by likelihood and fit.
 
-    A recording's hypotheses last as long as it does, so their log-probabilities are compared as they are: analysis by
-    synthesis, p(text | speech) p(speech | text). A picture's may be of any length, and are compared a word.
+    A recording's hypotheses last as long as it does, so their log-probabilities are compared as they are: D_txt's, that
+    of CTC (Watanabe et al., 2017), and analysis by synthesis, p(text | speech) p(speech | text). A picture's may be of
+    any length, and are compared a word.
     """
     likely = found.log_probability if latent.recording else found.log_probability / found.lengths
     score = torch.full_like(likely, -torch.inf)

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from skipmodal.audio import AudioConfig
 from skipmodal.config import ModelConfig, TokensModel, VectorModel
@@ -18,6 +18,7 @@ from skipmodal.models import rerank
 from skipmodal.models.adversary import Adversary
 from skipmodal.models.base import Outputs, System
 from skipmodal.models.bottleneck import Bottleneck, Memory
+from skipmodal.models.ctc import ctc_loss, log_probability
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
 from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, Transcript
@@ -32,7 +33,7 @@ from skipmodal.models.latent import Encoded, Latent
 from skipmodal.models.layers import processes
 from skipmodal.models.naming import name_unfamiliar
 from skipmodal.models.search import Sentences
-from skipmodal.text import PAD
+from skipmodal.text import PAD, SYMBOLS
 from skipmodal.tokenizer import Tokenizer
 
 ROUND_TRIPS = 8  # captions a batch, of all processes: more cost more than they teach
@@ -57,6 +58,7 @@ class SkipModal(System):
             self.image_encoder = ImageTokenEncoder(config, image, tokenizer)
             self.text_encoder: TextEncoder = TextTokenEncoder(config)
             self.speech_encoder = SpeechTokenEncoder(config, audio.n_mels, characters_per_frame)
+            self.speech_letters = nn.Linear(config.d_k, len(SYMBOLS))
             self.text_decoder = TransformerTextDecoder(config, tokenizer)
             self.letter_reader = LetterReader(config.text_decoder)
             self.speech_decoder = TimedSpeechDecoder(config, audio)
@@ -156,6 +158,8 @@ class SkipModal(System):
             outputs.written["text_from_image"] = [self.text_decoder(image, tokens_a, batch.owners)]
         if speech is not None and wanted & {"text_from_speech", "letters", "guided_attention"}:
             outputs.written["text_from_speech"] = [self.text_decoder(speech, tokens_b)]
+        if speech is not None and "ctc" in wanted:
+            outputs.own["ctc"] = ctc_loss(self.speech_letters(speech.u), speech.lengths, *batch.spoken)
         spoken = text_b is not None and bool(wanted & SPEECH_LOSSES)
         written: list[Written] = []
         reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
@@ -222,7 +226,7 @@ class SkipModal(System):
             for name, part in (("text_a", slice(0, len(firsts))), ("text_b", slice(len(firsts), None))):
                 if len(lengths := texts.lengths[part]):
                     encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
-        if n_b and (pairs or wanted & {"text_from_speech", "letters", "guided_attention"}):
+        if n_b and (pairs or wanted & {"text_from_speech", "ctc", "letters", "guided_attention"}):
             encoded["speech"] = self.speech_encoder(batch.mel, batch.mel_lengths)
         latents = dict(zip(encoded, self.bottleneck(list(encoded.values())), strict=True))
         return Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
@@ -239,9 +243,11 @@ class SkipModal(System):
         if latent.recording is None:
             return rerank.LIKENESS * F.cosine_similarity(encoded.mean, latent.mean[items])
         assert isinstance(self.speech_decoder, TimedSpeechDecoder)
+        letters = self.speech_letters(latent.u)[items]
+        read = log_probability(letters, latent.lengths[items], ids, lengths - 1)
         transcript = self._transcript(self._follow(encoded, self.tokenize(ids)))
         mel, frames = (part[items] for part in latent.recording)
-        return -rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
+        return rerank.LETTERS * read - rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
 
     def _follow(self, latent: Latent, tokens: Tensor) -> Written:
         """D_txt's states along sentences that it is given, without what else it could have written."""

@@ -28,7 +28,7 @@ from skipmodal.config import Recipe, describe
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import System
-from skipmodal.recipe import dump_recipe
+from skipmodal.recipe import architecture, dump_recipe
 
 MAX_STEPS = 1 << 40
 
@@ -178,7 +178,7 @@ def load_fitting(
     device: torch.device,
     fixed: Sequence[tuple[str, str]] = (),
 ) -> Checkpoint:
-    """A checkpoint with the recipe's model, dropout aside, and the data's settings.
+    """A checkpoint with the recipe's model, but for what only training uses, and the data's settings.
 
     Raises UserError where they, or the `fixed` keys, differ.
     """
@@ -186,7 +186,7 @@ def load_fitting(
     if saved.image != image or not audio.fits(saved.audio):
         raise UserError(f"{folder}: was trained on data prepared with other audio or image settings")
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
-    keys = [("model", key) for key in new["model"] if not key.endswith("dropout")] + list(fixed)
+    keys = [("model", key) for key in architecture(recipe)] + list(fixed)
     changed = [
         f"{section}.{key}={old[section][key]}" for section, key in keys if old[section][key] != new[section][key]
     ]

@@ -6,7 +6,7 @@ from typing import Any
 from skipmodal.checkpoint import saved_recipe
 from skipmodal.config import Recipe
 from skipmodal.errors import UserError, first_few
-from skipmodal.recipe import dump_recipe, load_recipe, parse_recipe
+from skipmodal.recipe import architecture, dump_recipe, load_recipe, parse_recipe
 from skipmodal.training.resume import find_latest
 
 LISTED = 8  # settings in one line
@@ -19,15 +19,15 @@ FREE = {"data.image_text", "data.text_speech", "data.workers"} | {
 
 
 def recipe_to_fine_tune(name: str, overrides: list[str], init: Path) -> tuple[Recipe, list[str]]:
-    """A recipe with the model of the checkpoint `init`, dropout aside, and which settings of the recipe gave way.
+    """A recipe with the trained network of the checkpoint `init`, and which settings of the recipe gave way to it.
 
     Overrides count more than the checkpoint. Raises UserError where the recipe is of another kind.
     """
     own = load_recipe(name, overrides)
-    saved = dump_recipe(saved_recipe(init))["model"]
+    saved = architecture(saved_recipe(init))
     if saved["kind"] != own.model.kind:
         raise UserError(f"--init {init}: has model.kind={saved['kind']}, and the recipe {name} {own.model.kind}")
-    recipe = load_recipe(name, overrides, {key: value for key, value in saved.items() if not key.endswith("dropout")})
+    recipe = load_recipe(name, overrides, saved)
     return recipe, _differences(dump_recipe(own), dump_recipe(recipe))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from skipmodal import text
-from skipmodal.comparators._ctc import greedy, spent
 from skipmodal.comparators.policy_learning import edits, policy_loss
+from skipmodal.models.ctc import greedy, spent
 from tests.comparators.learning import batch_saying, learn
 
 SIZES = {"channels": 4, "width": 24, "layers": 2, "dropout": 0.0, "samples": 2}

@@ -434,6 +434,25 @@ def test_voices_take_turns_where_there_is_no_recording(tmp_path: Path, engine: C
     assert data.meta.source == "s.tsv (manifest), spoken by espeak-ng:en, espeak-ng:fr"
 
 
+def test_recordings_and_voices_of_one_group_keep_their_order(
+    tmp_path: Path, engine: Callable[[str, str], None]
+) -> None:
+    """Piper speaks 32 sentences at once: its groups hold other rows too."""
+    engine("piper", 'n=99; while read line; do n=$((n + 1)); cp "$VOICE" "$4/$n.wav"; done')
+    engine("espeak-ng", 'read text; [ "$text" = bad ] && exit 3; cp "$VOICE" "$4"')
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 8000)
+    texts = ["one", "bad", "three", "a.wav", "five", "six", "a.wav", "eight"]
+    rows = "".join(f"{i}\t{t if t == 'a.wav' else ''}\t{t}\n" for i, t in enumerate(texts))
+    (tmp_path / "s.tsv").write_text("id\taudio\ttext\n" + rows)
+    report = speech(tmp_path / "s.tsv", tmp_path / "d", speak=["piper:x.onnx", "espeak-ng:en"], jobs=1)
+    assert report.dropped == {"engine failed": 1}
+    data = PreparedDataset(tmp_path / "d")
+    kept = [text for text in texts if text != "bad"]
+    assert [data.item(i)["id"] for i in range(7)] == ["0", "2", "3", "4", "5", "6", "7"]
+    long = [len(data.wav(i)) > 0.9 * data.meta.audio.sample_rate for i in range(7)]
+    assert long == [text == "a.wav" for text in kept]
+
+
 def test_dry_run_does_not_speak(tmp_path: Path, engine: Callable[[str, str], None]) -> None:
     engine("espeak-ng", f'cat >> "{tmp_path}/said"; cp "$VOICE" "$4"')
     (tmp_path / "s.tsv").write_text("1\tsecret\n")

@@ -68,11 +68,13 @@ def fit_by_hand(model, source, batch, item, ids):
     letters = model.letter_reader(written.taken, written.spans > 0).softmax(3)[0]
     spelled = torch.cat([letters[token, :span] for token, span in enumerate(written.spans[0].tolist())])[None]
     said = model.speech_decoder(Transcript(states, ids, lengths, spelled), mel, frames).mel
-    return -rerank.DISTANCE * (said - mel).abs().mean(2).sum()
+    heard = model.speech_letters(model.encode_speech(mel, frames).u).log_softmax(2).transpose(0, 1)
+    read = torch.nn.functional.ctc_loss(heard, ids[:, :-1], torch.tensor([len(heard)]), lengths - 1, reduction="sum")
+    return -rerank.LETTERS * read - rerank.DISTANCE * (said - mel).abs().mean(2).sum()
 
 
 @pytest.mark.parametrize(
-    ("source", "words", "seed"), [("image", (), 56), ("image", WORDS, 517), ("speech", (), 60), ("speech", WORDS, 37)]
+    ("source", "words", "seed"), [("image", (), 320), ("image", WORDS, 79), ("speech", (), 73), ("speech", WORDS, 61)]
 )
 @torch.no_grad()
 def test_of_the_likeliest_sentences_the_one_that_fits_is_taken(monkeypatch, source, words, seed):
@@ -102,6 +104,7 @@ def test_of_the_likeliest_sentences_the_one_that_fits_is_taken(monkeypatch, sour
         assert not taken.capped.any()
         monkeypatch.setattr(rerank, "DISTANCE", 0.0)
         monkeypatch.setattr(rerank, "LIKENESS", 0.0)
+        monkeypatch.setattr(rerank, "LETTERS", 0.0)
 
 
 @torch.no_grad()

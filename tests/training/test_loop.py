@@ -311,7 +311,7 @@ def test_only_the_named_parts_are_trained(recipe, tmp_path):
     model = {"kind": "tokens", "words": 6, "dropout": 0.3}
     first = loop.train(recipe(model=model, train={"max_steps": 1}), tmp_path / "first")
     only = {"only": ["speech_encoder", "speech_decoder"], "max_steps": 3, "eval_every": 1}
-    shared = {"model": {**model, "dropout": 0.1}, "data": {"sampling": "text-speech"}}
+    shared = {"model": {**model, "dropout": 0.1, "speech_warp": 0.1}, "data": {"sampling": "text-speech"}}
     chosen = recipe(train=only, **shared)
     before, after = weights(first), weights(loop.train(chosen, tmp_path / "second", init=first))
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}

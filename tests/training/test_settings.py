@@ -22,14 +22,14 @@ def run(tmp_path_factory):
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("extends: toy\nmodel: {dropout: 0.5}\noptim: {lr: 0.3}\n")
+    path.write_text("extends: toy\nmodel: {dropout: 0.5, speech_warp: 0.2}\noptim: {lr: 0.3}\n")
     return str(path)
 
 
 def test_fine_tuning_takes_the_model_but_dropout_and_overrides_win(run, recipe):
     chosen, changed = recipe_to_fine_tune(recipe, ["model.n_k=9"], run)
     model = dump_recipe(chosen)["model"]
-    assert (model["d_k"], model["n_k"], model["dropout"]) == (TINY["tokens"]["d_k"], 9, 0.5)
+    assert (model["d_k"], model["n_k"], model["dropout"], model["speech_warp"]) == (TINY["tokens"]["d_k"], 9, 0.5, 0.2)
     assert chosen.optim.lr == 0.3
     assert f"model.d_k={model['d_k']}" in changed and not any("n_k" in line for line in changed)
     with pytest.raises(UserError, match="tokens, and the recipe paper vector"):

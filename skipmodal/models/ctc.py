@@ -9,6 +9,8 @@ from skipmodal.models.layers import length_mask, ratio
 from skipmodal.models.search import Sentences
 from skipmodal.text import BOS, EOS, PAD
 
+IMPOSSIBLE = -1e4  # nats; finite, so that what is impossible can still be compared by all else
+
 
 def ctc_loss(logits: Tensor, frames: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
     """Nats a character: logits (B, T, 66) with frames (B,), texts ids (B, L) with lengths (B,), their end included.
@@ -23,10 +25,19 @@ def spent(logits: Tensor, frames: Tensor, ids: Tensor, letters: Tensor) -> Tenso
 
     0, without a gradient, where the letters don't fit into the frames.
     """
+    return _ctc(logits, frames, ids, letters, zero_infinity=True)
+
+
+def log_probability(logits: Tensor, frames: Tensor, ids: Tensor, letters: Tensor) -> Tensor:
+    """Of each text (B,), as `spent` takes them, but IMPOSSIBLE where the letters don't fit into the frames."""
+    return (-_ctc(logits, frames, ids, letters, zero_infinity=False)).clamp(min=IMPOSSIBLE)
+
+
+def _ctc(logits: Tensor, frames: Tensor, ids: Tensor, letters: Tensor, zero_infinity: bool) -> Tensor:
     log_p = logits.float().log_softmax(2).transpose(0, 1)
     if log_p.device.type == "mps":  # for which torch has had no CTC
         log_p, ids, frames, letters = log_p.cpu(), ids.cpu(), frames.cpu(), letters.cpu()
-    each = F.ctc_loss(log_p, ids, frames, letters, blank=PAD, reduction="none", zero_infinity=True)
+    each = F.ctc_loss(log_p, ids, frames, letters, blank=PAD, reduction="none", zero_infinity=zero_infinity)
     return each.to(logits.device)
 
 
