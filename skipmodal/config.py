@@ -154,6 +154,9 @@ class TokensModel(ModelConfig):
     kinds: Annotated[int, Field(ge=0, le=64)] = Field(
         default=0, description="likeliest words of a picture, as its frozen network's classifier has them, to copy"
     )
+    frames_per_token: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=2, description="of the spectrogram that E_spch hears: there have to be more tokens than letters"
+    )
     speech_warp: Annotated[float, Field(ge=0, le=0.5)] = Field(
         default=0.0, description="most by which E_spch hears recordings faster or slower, higher or lower in training"
     )

@@ -61,6 +61,7 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
     scores[:, 0] = 0  # all hypotheses start equal: only one may branch
     lengths = torch.zeros(batch, beam, dtype=torch.long, device=device)
     done = torch.zeros(batch, beam, dtype=torch.bool, device=device)
+    still = done  # goes on as it is: it has ended, or the search for its item has
     ids = torch.full((batch, beam, 1), BOS, device=device)
     first_rows = torch.arange(batch, device=device)[:, None] * beam
     last = torch.full((batch, 1), max_length + 1, device=device)  # steps of an item; or loops push out what has ended
@@ -68,11 +69,10 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
         logits, state = step(ids[:, :, -1].reshape(-1, 1), state)
         logits[:, (PAD, BOS)] = -torch.inf  # never targets; an untrained model may emit them
         log_p = logits.float().log_softmax(-1).view(batch, beam, -1)
-        # A finished hypothesis goes on as it is, by one padding.
-        log_p = log_p.masked_fill(done[:, :, None], -torch.inf)
-        log_p[:, :, PAD] = log_p[:, :, PAD].masked_fill(done, 0)
+        log_p = log_p.masked_fill(still[:, :, None], -torch.inf)
+        log_p[:, :, PAD] = log_p[:, :, PAD].masked_fill(still, 0)
         candidates = scores[:, :, None] + log_p
-        longer = (lengths + ~done)[:, :, None].clamp(min=1)  # one for all that go on from a hypothesis
+        longer = (lengths + ~still)[:, :, None].clamp(min=1)  # one for all that go on from a hypothesis
         best = (candidates / longer**LENGTH_POWER).flatten(1).topk(beam).indices
         parent, symbol = best // log_p.shape[2], best % log_p.shape[2]
         scores = candidates.flatten(1).gather(1, best)
@@ -80,9 +80,12 @@ def beam_search(step: Step, state: State, max_length: int, beam: int, sizes: Ten
         ids = torch.cat([ids.gather(1, parent[:, :, None].expand(-1, -1, ids.shape[2])), symbol[:, :, None]], 2)
         done = done.gather(1, parent) | (symbol == EOS)
         last = torch.where(done[:, :1], last.clamp(max=2 * i if every else i), last)
-        scores = scores.masked_fill(~done & (last <= i), -torch.inf)
+        closed = last <= i
+        # Where loops have pushed out all that had ended, the best of them stays.
+        scores = scores.masked_fill(~done & closed & done.any(1, keepdim=True), -torch.inf)
+        still = done | closed
         state = tuple(tensor.index_select(1, (first_rows + parent).flatten()) for tensor in state)
-        if (done | (last <= i)).all():
+        if still.all():
             break
     if every:
         capped = ~done | scores.isinf()  # where there are fewer than `beam`, the rest is nothing

@@ -174,3 +174,27 @@ def test_a_word_that_is_spelled_is_worth_no_more_than_the_same_word_whole():
     greedy, wide = (beam_search(step, (torch.zeros(1, 1, 1),), 80, beam, sizes) for beam in (1, 4))
     assert wide.log_probability >= greedy.log_probability
     assert wide.ids[0].tolist().count(word) == greedy.ids[0].tolist().count(word) > 5
+
+
+def test_where_loops_push_out_all_that_ended_the_best_stays_whatever_the_batch():
+    a, b, c = LETTERS
+    table = torch.full((2, 66, 66), -torch.inf)
+    table[:, BOS, [a, b]] = torch.tensor([0.8, 0.2]).log()
+    table[:, a] = torch.tensor(0.83 / 60).log()
+    table[:, a, EOS] = torch.tensor(0.17).log()  # the best after two steps, so that the search ends after four
+    table[0, b:, [b, c]] = torch.tensor(0.5).log()  # by then all paths of these letters are better
+    table[1, b:, EOS] = 0
+
+    def step(ids, state):
+        return table[state[0][0, :, 0].long(), ids[:, 0]].clone(), state
+
+    def search(*rows):
+        return beam_search(step, (torch.tensor(rows)[None, :, None],), 40, 3, ONES, every=True)
+
+    together, alone = search(0.0, 1.0), search(0.0)
+    assert alone.capped.all() and alone.ids.shape[1] == 4
+    expected = torch.tensor(0.2 * 0.5**3).log().expand(3)
+    for found in (together, alone):
+        assert found.capped[:3].all()
+        torch.testing.assert_close(found.log_probability[:3], expected)
+        assert all(set(row) <= {b, c, PAD} and sum(i != PAD for i in row) == 4 for row in found.ids[:3].tolist())

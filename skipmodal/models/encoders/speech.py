@@ -1,4 +1,4 @@
-"""E_spch: the mel spectrogram through convolutions and GRUs, to one vector a recording or a token for two frames."""
+"""E_spch: the mel spectrogram through convolutions and GRUs, to one vector a recording or a token for a few frames."""
 
 import torch
 import torch.nn.functional as F
@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from skipmodal.config import MediaModel, TokensModel
 from skipmodal.models.latent import Encoded
 from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask
-
-FRAMES_A_TOKEN = 2
 
 
 class Convolutions(nn.Module):
@@ -57,17 +55,16 @@ class SpeechEncoder(nn.Module):
 
 
 class SpeechTokenEncoder(nn.Module):
-    """Convolutions 11x11 -> three bidirectional GRUs, all but the first residual -> FC -> tanh -> norm: a token for two
-    frames.
+    """Convolutions 11x11 -> three bidirectional GRUs, all but the first residual -> FC -> tanh -> norm: tokens.
 
     Deep Speech 2's (Amodei et al., ICML 2016), but smaller: D_txt writes a word from few tokens, so each has to gather
-    what lies around it. Two frames, so that there are more tokens than letters, which CTC needs.
+    what lies around it. CTC needs more tokens than letters.
     """
 
     def __init__(self, config: TokensModel, n_mels: int, characters_per_frame: float) -> None:
         super().__init__()
-        self.rate, self.warp = FRAMES_A_TOKEN * characters_per_frame, config.speech_warp
-        self.convolve = Convolutions(config.speech_channels, n_mels, 11, (FRAMES_A_TOKEN, 1))
+        self.rate, self.warp = config.frames_per_token * characters_per_frame, config.speech_warp
+        self.convolve = Convolutions(config.speech_channels, n_mels, 11, (config.frames_per_token, 1))
         width = 2 * config.speech_gru
         self.grus = nn.ModuleList(BiGRU(each, config.speech_gru) for each in (self.convolve.width, width, width))
         self.dropout = nn.Dropout(config.dropout)
@@ -76,7 +73,7 @@ class SpeechTokenEncoder(nn.Module):
         self.norm = MaskedBatchNorm(config.embedding)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Encoded:
-        """mel (B, frames, n_mels), lengths (B,) -> e (B, frames / 2, embedding)."""
+        """mel (B, frames, n_mels), lengths (B,) -> e (B, frames / frames_per_token, embedding)."""
         if self.training and self.warp:  # the rate stays: people differ in it as much
             mel, lengths = warp(mel, lengths, self.warp)
         x, lengths = self.convolve(mel, lengths)

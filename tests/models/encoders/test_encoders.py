@@ -6,7 +6,7 @@ import torch
 from skipmodal.config import TokensModel, VectorModel
 from skipmodal.image import ImageConfig
 from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
-from skipmodal.models.encoders.speech import FRAMES_A_TOKEN, SpeechEncoder, SpeechTokenEncoder, warp
+from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder, warp
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.tokenizer import Tokenizer
 
@@ -57,7 +57,7 @@ def test_tokens_are_a_character_and_two_frames():
     assert text.e.shape == (3, 9, 512) and text.lengths.tolist() == [9, 4, 1] and text.rate == 1
     speech = SpeechTokenEncoder(TOKENS, 80, 0.2)(torch.rand(2, 21, 80), torch.tensor([21, 8]))
     assert speech.e.shape == (2, 11, 512) and speech.lengths.tolist() == [11, 4]
-    assert speech.rate == pytest.approx(0.2 * FRAMES_A_TOKEN)
+    assert speech.rate == pytest.approx(0.2 * 2)
 
 
 def test_places_of_a_picture_differ():
