@@ -1,5 +1,6 @@
 #!/bin/sh
-# Generated data -> a small trained model -> a picture of an unseen combination spoken. About seventeen minutes of one core.
+# Generated data -> a small trained model -> a picture of an unseen combination spoken.
+# About seventeen minutes of one core.
 set -eu
 [ -d prepared/toy ] || skipmodal prep toy prepared/toy
 echo "training a small model on generated data" >&2
