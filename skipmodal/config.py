@@ -300,6 +300,10 @@ class TrainConfig(Section):
     sample_items: Positive = Field(default=4, description="validation items decoded free-running at each evaluation")
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
+    def trains(self, part: str) -> bool:
+        """Whether a part of the model learns."""
+        return not self.only or part in self.only
+
 
 class Recipe(Section):
     """A training run. `model.kind` decides which keys `model` and `loss` have: see `recipe_of`."""
@@ -328,11 +332,10 @@ class TokensRecipe(Recipe):
     def _made_from_what_is_there(self) -> "TokensRecipe":
         if self.loss.round_trip > 0 and not self.loss.text_from_image:
             raise ValueError("loss.round_trip needs loss.text_from_image")
-        reader = not self.train.only or "letter_reader" in self.train.only
-        hearer = not self.train.only or "speech_encoder" in self.train.only
-        if (self.loss.text_from_speech or self.loss.back_translation) and hearer and not self.loss.ctc:
+        hears = self.loss.text_from_speech or self.loss.back_translation
+        if hears and self.train.trains("speech_encoder") and not self.loss.ctc:
             raise ValueError("speech to text needs loss.ctc: what is heard is also chosen by its letters")
-        if self.loss.mel and reader and not self.loss.letters:
+        if self.loss.mel and self.train.trains("letter_reader") and not self.loss.letters:
             raise ValueError("loss.mel needs loss.letters: D_spch reads the letters of a sentence from D_txt's states")
         return self
 

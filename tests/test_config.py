@@ -65,11 +65,8 @@ def test_fine_tuning_on_librispeech_has_the_losses_of_speech_to_text_alone():
     recipe = load_recipe("librispeech_finetune")
     assert recipe.loss.weights().keys() == {"text_from_speech", "ctc", "guided_attention"}
     assert recipe.model == load_recipe("base").model
-    assert recipe.data.sampling == "text-speech" and recipe.train.only == (
-        "speech_encoder",
-        "speech_letters",
-        "text_decoder",
-    )
+    assert recipe.data.sampling == "text-speech"
+    assert recipe.train.only == ("speech_encoder", "speech_letters", "text_decoder")
 
 
 def test_the_papers_ablations_differ_in_one_key():

@@ -29,7 +29,7 @@ again() { # the recordings, and the sentences that are trained on once more with
         { sub(/\r$/, "") }
         NR == 1 {
             for (i = 1; i <= NF; i++) column[$i] = i
-            if (!column["id"] || !column["audio"] || !column["split"]) exit 1
+            if (!column["id"] || !column["audio"] || !column["text"] || !column["split"]) exit 1
             print
             next
         }

@@ -7,11 +7,9 @@ phonemes; styles by choice, of one token or of another recording; its LSTMs and 
 Tacotron's GRUs and CBHG stay. r is 5 for 2.
 """
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -21,8 +19,9 @@ from skipmodal.comparators.tacotron import Tacotron, TacotronSizes
 from skipmodal.config import Recipe, Size
 from skipmodal.image import ImageConfig
 from skipmodal.models.decoders.speech import Part, Speech
+from skipmodal.models.encoders.speech import Convolutions
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import MaskedBatchNorm, length_mask, sum_over_processes
+from skipmodal.models.layers import sum_over_processes
 from skipmodal.models.search import Sentences
 from skipmodal.tokenizer import Tokenizer
 
@@ -59,21 +58,13 @@ class ReferenceEncoder(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], units: int, n_mels: int) -> None:
         super().__init__()
-        convs = (nn.Conv2d(a, b, 3, 2, 1, bias=False) for a, b in pairwise((1, *channels)))
-        self.convs = nn.ModuleList(convs)
-        self.norms = nn.ModuleList(MaskedBatchNorm(width) for width in channels)
-        for _ in channels:
-            n_mels = (n_mels + 1) // 2
-        self.gru = nn.GRU(channels[-1] * n_mels, units, batch_first=True)
+        self.convolve = Convolutions(channels, n_mels, 3, (2,) * len(channels))
+        self.gru = nn.GRU(self.convolve.width, units, batch_first=True)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
         """mel (B, T, n_mels), lengths (B,) -> (B, units)."""
-        x = (mel * length_mask(lengths, mel.shape[1])[:, :, None])[:, None]  # (B, 1, T, F)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x, lengths = conv(x), (lengths + 1) // 2
-            # The norm leaves zeros in the padding.
-            x = F.relu(norm(x.transpose(1, 2), length_mask(lengths, x.shape[2]))).transpose(1, 2)
-        states, _ = self.gru(x.transpose(1, 2).flatten(2))
+        x, lengths = self.convolve(mel, lengths)
+        states, _ = self.gru(x)
         return states[torch.arange(len(states), device=states.device), lengths - 1]  # type: ignore[no-any-return]
 
 

@@ -36,15 +36,8 @@ OF_PICTURES = {"vector": {"image", "text_from_image"}}
 OF_PICTURES["tokens"] = {*OF_PICTURES["vector"], "round_trip"}
 OF_SPEECH = {"vector": {"mel", "linear", "stop", "text_from_speech"}}
 OF_SPEECH["tokens"] = {
-    "mel",
-    "linear",
-    "duration",
-    "prosody",
-    "alignment",
-    "text_from_speech",
-    "ctc",
-    "guided_attention",
-}
+    "mel", "linear", "duration", "prosody", "alignment", "text_from_speech", "ctc", "guided_attention",
+}  # fmt: skip
 _BOTH = {"text_from_text", "contrastive", "distance", "adversary", "classifier"}
 OF_BOTH = {"vector": _BOTH, "tokens": {*_BOTH, "letters"}}
 
@@ -322,7 +315,7 @@ def test_parameter_counts_of_the_base_recipe():
     assert count(model.adversary) == 2 * (256 * 256 + 256) + 256 * 3 + 3
     assert count(model.image_encoder.backbone) == 3_350_000
     assert not any(p.requires_grad for p in model.image_encoder.backbone.parameters())
-    assert 2 * count(model) < 46e6  # bytes in fp16, which compress to 45e6
+    assert 2 * count(model) < 45.2e6  # bytes in fp16, which a wheel compresses
 
 
 @pytest.mark.parametrize("kind", KINDS)

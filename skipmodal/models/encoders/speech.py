@@ -1,5 +1,7 @@
 """E_spch: the mel spectrogram through convolutions and GRUs, to one vector a recording or a token for a few frames."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,18 +12,19 @@ from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask
 
 
 class Convolutions(nn.Module):
-    """Mel as a 1-channel image -> 2 x [Conv2D -> BN -> ReLU], of stride 2 over its bands."""
+    """Mel as a 1-channel image -> [Conv2D -> BN -> ReLU] for each of `channels`, of stride 2 over its bands."""
 
-    def __init__(self, channels: tuple[int, int], n_mels: int, kernel: int, strides: tuple[int, int]) -> None:
+    def __init__(self, channels: tuple[int, ...], n_mels: int, kernel: int, strides: tuple[int, ...]) -> None:
         """`strides` over time, of each convolution."""
         super().__init__()
         self.strides = strides
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, kernel, (stride, 2), kernel // 2, bias=False)
-            for a, b, stride in zip((1, channels[0]), channels, strides, strict=True)
+            for (a, b), stride in zip(pairwise((1, *channels)), strides, strict=True)
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(each) for each in channels)
-        self.width = channels[1] * ((n_mels + 3) // 4)
+        halved = 2 ** len(channels)
+        self.width = channels[-1] * ((n_mels + halved - 1) // halved)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """mel (B, frames, n_mels), lengths (B,) -> (B, frames / strides, width), zeros in the padding; lengths."""
