@@ -30,7 +30,7 @@ def main() -> None:
         return
     items = speak_photos()
     draw(items)
-    record = {"weights": weights(), "items": [{key: item[key] for key in ("photo", *SHOWN)} for item in items]}
+    record = {"model": model(), "items": [{key: item[key] for key in ("photo", *SHOWN)} for item in items]}
     (GALLERY / "gallery.json").write_text(json.dumps(record, indent=1) + "\n")
     (ROOT / "docs" / "gallery.md").write_text(page(items))
     for name in PAGES:
@@ -43,13 +43,14 @@ SHOWN = ("sentence", "confidence", "seconds")
 def out_of_date() -> list[str]:
     """Files that are not of the bundled model as it is."""
     stale = [name for name in PAGES if with_figures((ROOT / name).read_text()) != (ROOT / name).read_text()]
-    made_of = json.loads((GALLERY / "gallery.json").read_text())["weights"]
-    return stale if made_of == weights() else [*stale, "docs/gallery.jpg"]
+    made_of = json.loads((GALLERY / "gallery.json").read_text())["model"]
+    return stale if made_of == model() else [*stale, "docs/gallery.jpg"]
 
 
-def weights() -> str:
-    """A name for the weights that the gallery was made with."""
-    return hashlib.sha256((CARD.parent / "model.safetensors").read_bytes()).hexdigest()[:16]
+def model() -> str:
+    """A name for the weights and settings that the gallery was made with."""
+    files = (CARD.parent / name for name in ("model.safetensors", "config.yaml"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def with_figures(text: str) -> str:

@@ -68,8 +68,11 @@ class AudioConfig(BaseModel):
 
     def fits(self, other: "AudioConfig | None") -> bool:
         """Whether spectrograms of both mean the same; what the vocoder alone uses may differ."""
-        vocoder = {"power": self.power, "griffin_lim_iters": self.griffin_lim_iters}
-        return other is not None and other.model_copy(update=vocoder) == self
+        return other is not None and other.with_vocoder(self) == self
+
+    def with_vocoder(self, other: "AudioConfig") -> "AudioConfig":
+        """The same with what the other's vocoder alone uses."""
+        return self.model_copy(update={"power": other.power, "griffin_lim_iters": other.griffin_lim_iters})
 
     def frames(self, samples: int) -> int:
         """Frames of a waveform of that many samples (centred frames)."""

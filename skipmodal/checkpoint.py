@@ -30,7 +30,7 @@ from skipmodal.recipe import KINDS, dump_recipe, recipe_of
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
 
-FORMAT = 10
+FORMAT = 11
 BUNDLED = Path(__file__).parent / "bundled"  # the checkpoint that comes with the package
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line
@@ -188,9 +188,15 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
 
 def saved_recipe(path: Path) -> Recipe:
     """The recipe that the checkpoint at `path` was trained with. Raises UserError where it can't be read."""
+    return saved_settings(path)[0]
+
+
+def saved_settings(path: Path) -> tuple[Recipe, AudioConfig]:
+    """The recipe of the checkpoint at `path`, and its settings of sound. Raises UserError where they can't be read."""
     config = resolve_checkpoint(path) / CONFIG
     try:
-        return recipe_of(_read_config(config)["recipe"])
+        tree = _read_config(config)
+        return recipe_of(tree["recipe"]), AudioConfig.model_validate(tree["audio"])
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
     except (OSError, UnicodeDecodeError, LookupError, TypeError) as error:

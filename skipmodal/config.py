@@ -114,8 +114,9 @@ class StepwiseModel(MediaModel):
 class ModelConfig(WordModel, MediaModel):
     """Sizes of the network that both kinds of SkipModal have; the defaults are the paper's."""
 
-    memory: Literal["attention", "wide", "fc", "none"] = Field(
-        default="attention", description="M; wide: values of their own for each head; none and fc are ablations"
+    memory: Literal["attention", "wide", "fc", "wide_fc", "none"] = Field(
+        default="attention",
+        description="M; wide: each head has values of its own; ablations: none; fc and wide_fc, FC layers as large",
     )
     transformer: bool = Field(default=True, description="T; false: a single FC layer")
     n_k: Size = Field(default=128, description="basis vectors of the memory")
@@ -182,7 +183,7 @@ class Term:
     name: str
     equation: str
     data: Literal["image-text", "text-speech", "both"]  # the datasets that it needs
-    selects: bool  # whether it counts when the best checkpoint is chosen
+    selects: bool  # whether it counts when the best checkpoint is chosen; where none does, all count
 
 
 def loss_term(default: float, equation: str, data: str, selects: bool = True) -> Any:
@@ -258,7 +259,7 @@ class TokensLoss(LossConfig):
     prosody: float = loss_term(1.0, "squared distance of D_spch's prosody from the recording's", "text-speech")
     alignment: float = loss_term(1.0, "forward sum of D_spch's aligner (Badlani et al.)", "text-speech", False)
     ctc: float = loss_term(
-        0.3, "connectionist temporal classification of u_spch, a character (Watanabe et al.)", "text-speech", False
+        0.6, "CTC of u_spch and of E_spch's states, the mean of both (Lee and Watanabe)", "text-speech", False
     )
     letters: float = loss_term(0.3, "cross-entropy of the letters that D_spch reads from D_txt's states", "both", False)
     back_translation: float = loss_term(

@@ -166,7 +166,7 @@ def test_every_problem_is_listed_at_once_with_a_suggestion(write):
         ("model: {kind: tokens}\nloss: {ctc: 0}", "speech to text needs loss.ctc"),
         ("model: {kind: tokens}\nloss: {text_from_image: 0, round_trip: 1}", "loss.round_trip needs"),
         ("loss: {adversary: 0, adversary_ramp: 100}", "loss: loss.adversary_ramp needs loss.adversary"),
-        ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc' or 'none'"),
+        ("model: {memory: big}", "model.memory: .*'attention', 'wide', 'fc', 'wide_fc' or 'none'"),
         ("model: {n_k: 0}", "model.n_k: .*greater than 0"),
         ("model: {n_k: 1000000000}", "model.n_k: .*less than or equal to 8192"),
         ("model: {image_channels: []}", "model.image_channels: .*at least 1"),

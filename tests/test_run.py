@@ -94,14 +94,25 @@ def test_the_speech_encoder_also_hears_the_training_sentences_in_other_voices(ru
 
 
 def test_it_goes_on_where_it_was_stopped(run):
-    status, calls, _ = run("base_self_critical")
+    status, calls, err = run("base_self_critical")
     assert status == 3 and calls[-1].startswith("train base_self_critical")
+    assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["base", "captions"]  # its time counts too
     status, calls, _ = run()
     assert status == 0
     assert [line.split()[0] for line in calls[:4]] == ["train", "train", "average", "train"]  # no prep
     assert "--resume auto" in calls[0] and "--init" in calls[1]
     status, calls, _ = run()
     assert status == 0 and all("--resume auto" in line for line in calls[:3])
+
+
+def test_an_export_that_fails_leaves_the_one_before(run, tmp_path):
+    run()
+    old = tmp_path / "runs" / "exported"
+    (old / "old").touch()
+    status, _, err = run("export ")
+    assert status == 3 and (old / "old").exists() and err.splitlines()[-1].startswith("export: ")
+    assert run()[0] == 0 and not (old / "old").exists()
+    assert not (tmp_path / "runs" / "exported.new").exists()
 
 
 def test_without_all_of_its_arguments_it_says_what_they_are():

@@ -1,9 +1,9 @@
 #!/bin/sh
-# From photos and recordings to the bundled model: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
+# From photos and recordings to a model like the bundled one: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
 #   PHOTOS     Flickr8k's folder: photos, captions and the lists of the splits
 #   SPEECH     a manifest of recordings, separated by tabs: id, audio, text and split (docs/howto/prepare.md)
 #   RUNS       a folder for the prepared data, four trainings and the exported checkpoint
-#   KEY=VALUE  goes to every training: train.max_steps=10 to try the command
+#   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
 # The programs flite and espeak-ng speak as other voices, which the model learns to hear.
 # The same command goes on where it was stopped. Two processes share each training, on two cores as they are; PROCESSES=1
 # in the environment makes it one, which a GPU wants.
@@ -14,12 +14,25 @@ shift 3
 export OMP_NUM_THREADS=1
 processes=${PROCESSES:-2}
 mkdir -p "$runs"
-stage() { # NAME COMMAND ...: how long it took is kept, also of a run that was stopped
+took() { # how long the stage has run
+    echo "$name: $(($(date +%s) - began)) s" | tee -a "$runs/times.txt" >&2
+}
+stage() { # NAME COMMAND ...: how long it took is kept, also where it failed or was interrupted
     name=$1
     shift
     began=$(date +%s)
+    trap took EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
     "$@"
-    echo "$name: $(($(date +%s) - began)) s" | tee -a "$runs/times.txt" >&2
+    trap - EXIT HUP INT
+    took
+}
+exported() { # the old one stays until the new one is there
+    rm -rf "$runs/exported.new"
+    skipmodal export "$runs/hearing/latest" "$runs/exported.new"
+    rm -rf "$runs/exported"
+    mv "$runs/exported.new" "$runs/exported"
 }
 prepared() { # DATASET COMMAND ...
     [ -f "$1/dataset.yaml" ] || { shift; "$@"; }
@@ -39,9 +52,9 @@ again() { # the recordings, and the sentences that are trained on once more with
 }
 voices() { # twice as often by the two that were made from people's recordings
     again >"$runs/voices.tsv"
-    skipmodal prep text-speech "$runs/voices.tsv" "$runs/voices" --max-chars 100 --speak flite:slt --speak flite:rms \
-        --speak flite:kal16 --speak flite:slt --speak flite:rms --speak espeak-ng:en-us --speak espeak-ng:en-us+f2 \
-        --speak espeak-ng:en-us+m3 --speak espeak-ng:en-gb+f4 --speak espeak-ng:en-gb+m5
+    skipmodal prep text-speech "$runs/voices.tsv" "$runs/voices" --max-chars 100 --power 1.25 --speak flite:slt \
+        --speak flite:rms --speak flite:kal16 --speak flite:slt --speak flite:rms --speak espeak-ng:en-us \
+        --speak espeak-ng:en-us+f2 --speak espeak-ng:en-us+m3 --speak espeak-ng:en-gb+f4 --speak espeak-ng:en-gb+m5
 }
 train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a new run starts from, or none
     recipe=$1 run=$2 from=$3
@@ -57,7 +70,8 @@ train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a
 }
 stage photos prepared "$runs/flickr8k" skipmodal prep image-text "$photos" "$runs/flickr8k" \
     --encoder efficientnet_lite2 --licence "Flickr8k: research and education only"
-stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --max-chars 100
+stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --max-chars 100 \
+    --power 1.25
 stage voices prepared "$runs/voices" voices
 stage base train base "$runs/base" none "$@"
 stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@"
@@ -65,5 +79,4 @@ stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@
 stage voice train base_speech "$runs/voice" "$runs/averaged" "$@"
 stage hearing train base_hearing "$runs/hearing" "$runs/voice/latest" "data.text_speech=$runs/voices" "$@"
 stage confidence skipmodal calibrate "$runs/hearing/latest" --data "$runs/flickr8k"
-rm -rf "$runs/exported"
-stage export skipmodal export "$runs/hearing/latest" "$runs/exported"
+stage export exported

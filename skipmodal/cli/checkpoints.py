@@ -52,7 +52,7 @@ def calibrate(
 ) -> None:
     """Fit the confidence of a checkpoint's captions, and store it in the checkpoint.
 
-    Its confidence is then beside each sentence: the share of the content words that a person would have said too. It is
+    Each sentence then has a confidence: the expected share of its content words that people's captions have, too. It is
     lower for pictures unlike those of the train split, and the least familiar get a warning. Pictures are fitted as
     they are, and once more darkened, cropped, turned, blurred or otherwise altered.
 
@@ -110,7 +110,7 @@ def average(
     checkpoints: Annotated[list[Path], typer.Argument(help="Two or more checkpoints of one model.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new folder.")],
 ) -> None:
-    """Write a checkpoint with the mean of the weights of several, of which the last gives the card.
+    """Average the weights of several checkpoints; the card is that of the last.
 
     Example: skipmodal average runs/base runs/critical -o runs/averaged
     """

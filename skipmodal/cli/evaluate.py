@@ -39,7 +39,7 @@ def evaluate(
     published: Annotated[
         bool, typer.Option("--published", help="Also print the paper's own rows, each with whether it can be compared.")
     ] = False,
-    cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts by what was heard.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="File that keeps transcripts for other evaluations.")] = None,
     wavs: Annotated[Path | None, typer.Option(help="Folder for the generated speech; OUT/wavs unless given.")] = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Use only the first items.")] = None,
     beam: Beam = 4,

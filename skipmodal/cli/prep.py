@@ -21,7 +21,7 @@ Layout = Annotated[str, typer.Option(help="auto, flickr8k, coco, ljspeech, libri
 Licence = Annotated[str, typer.Option(help="Licence of the data, for model cards.")]
 Val = Annotated[float, typer.Option(help="Validation fraction, where the source names no split.")]
 Test = Annotated[float, typer.Option(help="Test fraction, where the source names no split.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use the first rows only.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many rows that can be read.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Decoding threads.", show_default="one a core")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate every row, write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT once the new one is complete.")]
@@ -45,10 +45,10 @@ RegionsFile = Annotated[
 Device = Annotated[str, typer.Option(help="For spectrograms and features: auto, cpu, cuda, cuda:N or mps.")]
 MaxSeconds = Annotated[float, typer.Option(min=0.5, help="Leave out what is longer, once trimmed.")]
 MaxChars = Annotated[int, typer.Option(min=1, help="Leave out longer texts.")]
-TrimDb = Annotated[float, typer.Option(min=1, help="Silence at both ends: so far under the peak.")]
+TrimDb = Annotated[float, typer.Option(min=1, help="Cut off both ends what is this many dB under the peak.")]
 Power = Annotated[
     float,
-    typer.Option(min=0.5, max=3, help="The vocoder will raise magnitudes to it; 1 was heard best, the paper has 1.5."),
+    typer.Option(min=0.5, max=3, help="Exponent of the magnitudes before Griffin-Lim; the paper has 1.5."),
 ]
 
 

@@ -42,7 +42,7 @@ def build(
     model: Model = None,
     recursive: Annotated[bool, typer.Option("--recursive", help="Also the folders in folders.")] = False,
     split: Annotated[
-        Literal["train", "val", "test"] | None, typer.Option(help="Of prepared datasets.", show_default="all")
+        Literal["train", "val", "test"] | None, typer.Option(help="Of prepared datasets only this.", show_default="all")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items encoded together.")] = 32,
     device: Device = "auto",

@@ -20,7 +20,7 @@ def make(
     photos: Annotated[Path, typer.Argument(help="Folder of photos.")],
     system: Annotated[
         list[str],
-        typer.Option("--system", metavar="NAME=FOLDER", help="Speech: a file of each photo's stem; 2 to 6 times."),
+        typer.Option("--system", metavar="NAME=FOLDER", help="Its recordings, named like the photos; 2 to 6 times."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("study.html"),
     title: Annotated[str, typer.Option(help="What the judges read above it.")] = "Listening study",

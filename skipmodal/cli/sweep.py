@@ -26,7 +26,7 @@ def sweep(
 ) -> None:
     """Train and evaluate a list of systems with several seeds, and write a table beside the paper's rows.
 
-    What is done is not done again, and what was cut short goes on: give the same command again.
+    The same command again resumes: finished runs are skipped, interrupted ones go on.
 
     Example: skipmodal sweep toy_paper --run runs/ablations --jobs 2
     """

@@ -17,6 +17,7 @@ from skipmodal import image, text
 from skipmodal.audio import AudioConfig, linear_spectrogram
 from skipmodal.config import DataConfig
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import UserError
 from skipmodal.tokenizer import Tokenizer
 
 BUCKET_BATCHES = 32  # batches' worth of items that are sorted by length together
@@ -176,7 +177,8 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
             size_a, size_b = mixed_sizes(config)
         pairs, characters = _captions(a, config.max_characters)
         if config.captions > 1:  # a picture is drawn, and some of its texts with it
-            self._choices = {int(i): pairs[pairs[:, 0] == i, 1] for i in np.unique(pairs[:, 0])}
+            pictures, firsts = np.unique(pairs[:, 0], return_index=True)  # their pairs lie together
+            self._choices = dict(zip(pictures.tolist(), np.split(pairs[:, 1], firsts[1:]), strict=True))
             pairs = np.array([(i, choices[0]) for i, choices in self._choices.items()])
             characters = np.zeros(len(pairs))
         items_b = b.indices("train")
@@ -186,6 +188,11 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
             _Plan(pairs, characters, size_a, (seed, 0)),
             _Plan(items_b, b.frames[items_b], size_b, (seed, 1)),
         )
+        wanted = {"image-text": (a,), "text-speech": (b,)}.get(self.sampling, (a, b))
+        for dataset, plan in zip((a, b), self._plans, strict=True):
+            if dataset in wanted and plan.size % count:
+                few = f"{len(plan.items)} texts or recordings to train on, so batches have {plan.size}"
+                raise UserError(f"{dataset.path}: has {few}, which {count} processes cannot share equally")
 
     @property
     def per_epoch(self) -> int:

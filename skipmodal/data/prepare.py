@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def prepare_image_text(
         layout: a name in `sources.LAYOUTS`, or auto.
         licence: of the data, as it shall stand in model cards.
         val, test: fractions, for rows whose source names no split; a hash of the id decides.
-        limit: use the first rows only.
+        limit: stop after so many rows that can be read.
         jobs: threads that decode (default: one a core); they don't change the result.
         dry_run: validate every row as far as its header and write nothing.
         overwrite: replace what is at `out`, once the new dataset is complete.
@@ -187,7 +187,9 @@ def _read_source(
         raise UserError(f"{source}: the layout {name} ({look}) offers {' and '.join(media)}, not {medium}")
     seen: set[str] = set()
     rows: list[Row | BadRow] = []
-    for row in islice(module.rows(source, medium), limit):
+    for row in module.rows(source, medium):
+        if len(seen) == limit:  # rows that can be read: some layouts tell of all others first
+            break
         if isinstance(row, Row):
             if row.id in seen:
                 row = BadRow(row.where, "duplicate id", row.id)

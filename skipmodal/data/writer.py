@@ -222,7 +222,9 @@ class DatasetWriter:
             raise UserError(f"{self.folder}: {problem}; --overwrite starts anew")
         if problem:
             for path in self.folder.iterdir():
-                if path.name == REPLACED:
+                if path.name == REPLACED and not self.out.exists():
+                    path.rename(self.out)  # a crash came between the two moves, and the new one is not wanted
+                elif path.name == REPLACED:
                     shutil.rmtree(path)
                 elif path.name not in (SETTINGS, JOURNAL):
                     path.unlink()
@@ -326,6 +328,8 @@ def _refuse_existing(out: Path, partial: Path, overwrite: bool) -> None:
     if (out / "dataset.yaml").is_file():
         if _is_ours(out):
             _clear(out)  # a crash can come right after the move
+        elif not all((out / name).is_file() for name in ("items.jsonl", "index.npy")):  # nor is it a damaged one
+            raise UserError(f"{out}: exists and is not a prepared dataset; choose another name")
         if not overwrite:
             raise UserError(f"{out}: exists and is complete; --overwrite replaces it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -92,7 +92,7 @@ def build_memory(config: ModelConfig) -> nn.Module:
         return Memory(config)
     if config.memory == "none":
         return nn.Identity()
-    width = config.d_k // config.heads
+    width = config.d_k if config.memory == "wide_fc" else config.d_k // config.heads
     parameters = config.n_k * width + config.d_k * (width + 1)
     hidden = max(round((parameters - config.d_k) / (2 * config.d_k + 1)), 1)
     return nn.Sequential(nn.Linear(config.d_k, hidden), nn.ReLU(), nn.Linear(hidden, config.d_k))

@@ -1,5 +1,8 @@
 """CTC over the 66 symbols (Graves et al., ICML 2006): padding is the blank, and the end is not written."""
 
+import math
+from collections import defaultdict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,6 +12,7 @@ from skipmodal.models.layers import length_mask, ratio
 from skipmodal.models.search import Sentences
 from skipmodal.text import BOS, EOS, PAD
 
+UNLIKELY = -7.0  # nats of a letter below which no prefix is tried with it at a frame
 IMPOSSIBLE = -1e4  # nats; finite, so that what is impossible can still be compared by all else
 
 
@@ -48,6 +52,49 @@ def greedy(logits: Tensor, frames: Tensor, max_length: int) -> Sentences:
     log_p, best = logits.float().log_softmax(2).max(2)
     mask = length_mask(frames, logits.shape[1])
     return sentences(collapse(best, mask), (log_p * mask).sum(1), max_length)
+
+
+def beam_search(logits: Tensor, frames: Tensor, max_length: int, beam: int) -> Sentences:
+    """The `beam` likeliest texts of each item, row b * beam + k the k-th of item b, those that are missing capped.
+
+    logits (B, T, 66), frames (B,). Prefix search, which adds up the paths of a text (Graves, ICML 2006; Hannun et al.,
+    First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs, 2014).
+    """
+    logits = logits.float().clone()
+    logits[:, :, (BOS, EOS)] = -torch.inf
+    log_p = logits.log_softmax(2).tolist()
+    every = [_prefixes(item[:count], beam) for item, count in zip(log_p, frames.tolist(), strict=True)]
+    rows = [torch.tensor(text, dtype=torch.long, device=logits.device) for texts in every for text, _ in texts]
+    scores = torch.tensor([score for texts in every for _, score in texts], device=logits.device)
+    found = sentences(rows, scores, max_length)
+    return found._replace(capped=found.capped | scores.isinf(), log_probability=scores.clamp(min=IMPOSSIBLE))
+
+
+def _prefixes(log_p: list[list[float]], beam: int) -> list[tuple[tuple[int, ...], float]]:
+    """The likeliest texts of log-probabilities (T, symbols), and theirs; -inf of those that there are too few of."""
+    prefixes: dict[tuple[int, ...], list[float]] = {
+        (): [0.0, -math.inf]
+    }  # of the paths that end in a blank, and of those that end in the last letter
+    for row in log_p:
+        letters = [symbol for symbol, likely in enumerate(row) if likely > UNLIKELY and symbol != PAD]
+        longer: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-math.inf, -math.inf])
+        for prefix, (blank, letter) in prefixes.items():
+            either, same = _plus(blank, letter), longer[prefix]
+            same[0] = _plus(same[0], either + row[PAD])
+            if prefix:
+                same[1] = _plus(same[1], letter + row[prefix[-1]])
+            for symbol in letters:  # the same once more needs a blank between
+                before, new = blank if prefix[-1:] == (symbol,) else either, longer[*prefix, symbol]
+                new[1] = _plus(new[1], before + row[symbol])
+        prefixes = dict(sorted(longer.items(), key=lambda each: -_plus(*each[1]))[:beam])
+    found = [(prefix, _plus(*each)) for prefix, each in prefixes.items()]
+    return found + [((), -math.inf)] * (beam - len(found))
+
+
+def _plus(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    most = max(a, b)
+    return most if most == -math.inf else most + math.log1p(math.exp(min(a, b) - most))
 
 
 def collapse(path: Tensor, mask: Tensor) -> list[Tensor]:

@@ -27,6 +27,7 @@ class Encoded(NamedTuple):
     lengths: Tensor  # (B,) valid tokens
     rate: float = 0.0  # characters a token, where tokens lie in the order of the text; 0 where they have none
     suggested: Suggested | None = None
+    states: Tensor | None = None  # (B, N, width) of a recording, what e is made from
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Latent:
     lengths: Tensor  # (B,) valid tokens
     rate: float = 0.0  # as in Encoded
     ids: Tensor | None = None  # (B, L) characters of a text: what is given needn't be decoded
-    recording: tuple[Tensor, Tensor] | None = None  # mel (B, frames, n_mels) and valid frames (B,) of speech
+    heard: bool = False  # of recordings
     suggested: Suggested | None = None
     seen: Tensor | None = None  # (B, width), the mean of a picture's features
     unfamiliar: Tensor | None = None  # (B,) bool: pictures unlike those of the training, where it is known
@@ -68,8 +69,6 @@ class Latent:
         suggested = None if self.suggested is None else self.suggested.rows(index)
         return Latent(self.z[index], self.u[index], self.lengths[index], self.rate, suggested=suggested)
 
-    def with_source(
-        self, ids: Tensor | None = None, recording: tuple[Tensor, Tensor] | None = None, seen: Tensor | None = None
-    ) -> "Latent":
-        """The same, with the text, the recording or the picture that it was made from."""
-        return replace(self, ids=ids, recording=recording, seen=seen)
+    def with_source(self, ids: Tensor | None = None, heard: bool = False, seen: Tensor | None = None) -> "Latent":
+        """The same, with what is known of the text, the recording or the picture that it was made from."""
+        return replace(self, ids=ids, heard=heard, seen=seen)

@@ -18,7 +18,7 @@ from skipmodal.models import rerank
 from skipmodal.models.adversary import Adversary
 from skipmodal.models.base import Outputs, System
 from skipmodal.models.bottleneck import Bottleneck, Memory
-from skipmodal.models.ctc import ctc_loss, log_probability
+from skipmodal.models.ctc import beam_search, ctc_loss, log_probability
 from skipmodal.models.decoders.image import ImageDecoder
 from skipmodal.models.decoders.letters import LetterReader, Letters, counts, lay_out, regroup
 from skipmodal.models.decoders.speech import Imitation, Speech, SpeechDecoder, Transcript
@@ -91,19 +91,25 @@ class SkipModal(System):
 
     def encode_speech(self, mel: Tensor, lengths: Tensor) -> Latent:
         """mel (B, frames, n_mels), lengths (B,)."""
-        return self._through(self.speech_encoder(mel, lengths)).with_source(recording=(mel, lengths))
+        return self._through(self.speech_encoder(mel, lengths)).with_source(heard=True)
 
     def generate_text(self, latent: Latent, max_length: int, beam: int = 1) -> Sentences:
         """The most likely sentence of each item, in characters (B, L).
 
-        With a beam, and where D_spch speaks sentences, several likely ones of a picture or a recording are reranked.
-        Of an unfamiliar picture only the thing is named, where the network is sure of one.
+        With a beam and tokens, several likely ones are reranked; those of a recording are D_txt's and CTC's. Of an
+        unfamiliar picture only the thing is named, where the network is sure of one.
         """
-        if beam == 1 or latent.ids is not None or isinstance(self.speech_decoder, SpeechDecoder):
+        if beam == 1 or latent.ids is not None or not self.attends:
             found = self.text_decoder.generate(latent, max_length, beam)
         else:
-            found = self.text_decoder.generate(latent, max_length, rerank.hypotheses(latent, beam), every=True)
+            count = rerank.hypotheses(beam)
+            found = self.text_decoder.generate(latent, max_length, count, every=True)
+            if latent.heard:
+                letters = self.speech_letters(latent.u)
+                found = rerank.beside(found, beam_search(letters, latent.lengths, max_length, count), len(letters))
             found = rerank.choose(latent, found, self._fit)
+            if latent.heard:  # whichever wrote it
+                found = found._replace(log_probability=-self.text_decoder(latent, self.tokenize(found.ids)).spent())
         return name_unfamiliar(latent, found, self.tokenizer, max_length)
 
     def generate_speech(
@@ -154,12 +160,10 @@ class SkipModal(System):
         tokens_a, tokens_b = _trim(batch.tokens[:n_t]), _trim(batch.tokens[n_t:])
         outputs = self._encode(batch, wanted)
         image, text_a, text_b, speech = outputs.image, outputs.text_a, outputs.text_b, outputs.speech
-        if image is not None and wanted & {"text_from_image", "letters", "round_trip"}:
+        if image is not None and wanted & {"text_from_image", "round_trip"}:
             outputs.written["text_from_image"] = [self.text_decoder(image, tokens_a, batch.owners)]
-        if speech is not None and wanted & {"text_from_speech", "letters", "guided_attention"}:
+        if speech is not None and wanted & {"text_from_speech", "guided_attention"}:
             outputs.written["text_from_speech"] = [self.text_decoder(speech, tokens_b)]
-        if speech is not None and "ctc" in wanted:
-            outputs.own["ctc"] = ctc_loss(self.speech_letters(speech.u), speech.lengths, *batch.spoken)
         spoken = text_b is not None and bool(wanted & SPEECH_LOSSES)
         written: list[Written] = []
         reads = spoken and isinstance(self.speech_decoder, TimedSpeechDecoder)
@@ -168,7 +172,7 @@ class SkipModal(System):
             written.append(decode(text_b, tokens_b))
         if "letters" in wanted:
             read = [part for parts in (*outputs.written.values(), written) for part in parts]
-            if image is not None:  # one caption of each picture is enough
+            if "text_from_image" in outputs.written:  # one caption of each picture is enough
                 read[0] = read[0].rows(batch.firsts)
             for each in read:
                 spelled = self.text_decoder.spelling.table[each.target]
@@ -216,7 +220,7 @@ class SkipModal(System):
         pairs = bool(wanted & {"contrastive", "distance", "adversary"})
         every_text = pairs or bool(wanted & {"text_from_text", "round_trip", "back_translation"})
         encoded: dict[str, Encoded] = {}
-        if n_a and (pairs or wanted & {"text_from_image", "letters", "round_trip", "self_critical"}):
+        if n_a and (pairs or wanted & {"text_from_image", "round_trip", "self_critical"}):
             encoded["image"] = self.image_encoder(batch.pictures)
         firsts = batch.firsts if every_text or "image" in wanted else batch.firsts[:0]
         end = n_t + n_b if every_text or wanted & {*SPEECH_LOSSES, "letters"} else n_t
@@ -226,28 +230,39 @@ class SkipModal(System):
             for name, part in (("text_a", slice(0, len(firsts))), ("text_b", slice(len(firsts), None))):
                 if len(lengths := texts.lengths[part]):
                     encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
-        if n_b and (pairs or wanted & {"text_from_speech", "ctc", "letters", "guided_attention"}):
+        if n_b and (pairs or wanted & {"text_from_speech", "ctc", "guided_attention"}):
             encoded["speech"] = self.speech_encoder(batch.mel, batch.mel_lengths)
         latents = dict(zip(encoded, self.bottleneck(list(encoded.values())), strict=True))
-        return Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
+        outputs = Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
+        if n_b and "ctc" in wanted:
+            outputs.own["ctc"] = self._letters_loss(encoded["speech"], latents["speech"], batch)
+        return outputs
+
+    def _letters_loss(self, encoded: Encoded, latent: Latent, batch: Batch) -> Tensor:
+        """CTC of u, and of what E_spch makes it from: the gradient through T and M alone is weak."""
+        assert isinstance(self.speech_encoder, SpeechTokenEncoder)
+        before = ctc_loss(self.speech_encoder.letters(encoded.states), encoded.lengths, *batch.spoken)
+        behind = ctc_loss(self.speech_letters(latent.u), latent.lengths, *batch.spoken)
+        return (before + behind) / 2
 
     def _through(self, encoded: Encoded) -> Latent:
         (latent,) = self.bottleneck([encoded])
         return latent
 
     def _fit(self, latent: Latent, items: Tensor, ids: Tensor) -> Tensor:
-        """How well sentences (N, L) fit the items (N,) of a latent, in nats: (N,). See `rerank`."""
+        """How well sentences (N, L) fit the items (N,) of a latent, in nats: (N,).
+
+        A recording's by their log-probabilities, D_txt's and that of CTC (Watanabe et al., Hybrid CTC/Attention
+        Architecture for End-to-End Speech Recognition, 2017); a picture's by how like its u theirs is.
+        """
         lengths = (ids != PAD).sum(1)
         ids = _trim(ids)
+        if latent.heard:
+            letters = self.speech_letters(latent.u)[items]
+            read = log_probability(letters, latent.lengths[items], ids, lengths - 1)
+            return rerank.LETTERS * read - self.text_decoder(latent, self.tokenize(ids), items).spent()
         encoded = self.encode_text(ids, lengths)
-        if latent.recording is None:
-            return rerank.LIKENESS * F.cosine_similarity(encoded.mean, latent.mean[items])
-        assert isinstance(self.speech_decoder, TimedSpeechDecoder)
-        letters = self.speech_letters(latent.u)[items]
-        read = log_probability(letters, latent.lengths[items], ids, lengths - 1)
-        transcript = self._transcript(self._follow(encoded, self.tokenize(ids)))
-        mel, frames = (part[items] for part in latent.recording)
-        return rerank.LETTERS * read - rerank.DISTANCE * self.speech_decoder.distance(transcript, mel, frames)
+        return rerank.LIKENESS * F.cosine_similarity(encoded.mean, latent.mean[items])
 
     def _follow(self, latent: Latent, tokens: Tensor) -> Written:
         """D_txt's states along sentences that it is given, without what else it could have written."""

@@ -66,7 +66,7 @@ def on_ray(runs: Sequence[Run], address: str) -> Results:
 
     try:
         ray.init(
-            address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
+            address=address, include_dashboard=False if address == "local" else None,
             log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except Exception as error:  # of many kinds

@@ -111,10 +111,11 @@ def execute(run: Run) -> Result:
     with log, FileLock(run.folder / ".sweep.lock"):
         if (done := read_result(run)) is not None:
             return done
-        torch.set_num_threads(run.cpus)
         with redirect_stderr(log), _accounting(run):
             for recipe, folder in run.models:
+                torch.set_num_threads(run.cpus)  # the training of a small model takes one
                 train(recipe, folder, resume=True)
+        torch.set_num_threads(run.cpus)
         with redirect_stderr(log):
             figures = _figures(run)
         record = {**(_read(run.folder / "run.json") or {}), "evaluate": _measures(run), "figures": figures}

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from skipmodal.checkpoint import WEIGHTS, Checkpoint, load_tokenizer, names_of, save_checkpoint
+from skipmodal.audio import AudioConfig
+from skipmodal.checkpoint import WEIGHTS, Checkpoint, load_tokenizer, names_of, save_checkpoint, saved_settings
 from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
@@ -77,6 +78,8 @@ def _train(
         raise UserError(f"{run}: has a checkpoint already; use --resume auto to go on, or another --run")
     if found is None and (run / "best").exists():
         raise UserError(f"{run}: has a best checkpoint but no latest to go on from; give another --run")
+    if found is None and latest.exists():
+        raise UserError(f"{latest}: is not a complete checkpoint; move it, or give another --run")
 
     started_from = origin(init, found)
     init_from = None if found is not None or init is None else load_fitting(init, recipe, audio, image, device)
@@ -90,6 +93,9 @@ def _train(
     elif found is None:
         model.load_published()
     _set_training(model, recipe.train.only)
+    start, same_voice = found or init, hasattr(model, "speech_decoder") and not recipe.train.trains("speech_decoder")
+    if start is not None and same_voice:  # then it sounds as it did
+        audio = audio.with_vocoder(saved_settings(start)[1])
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
     precision = recipe.optim.precision if device.type == "cuda" else "fp32"
@@ -153,7 +159,7 @@ def _train(
             ramp = recipe.loss.ramp(at.step)
             statistics = [buffer.clone() for buffer in model.buffers()]
             names: list[str] = []
-            logged = len(totals.get("loss", []))
+            logged = {name: len(values) for name, values in totals.items()}
             for batch in islice(stream, recipe.optim.accumulate):
                 names += batch.names
                 batch = batch.to(device)
@@ -176,12 +182,13 @@ def _train(
             norm = _clip(model, recipe.optim.clip_norm)
             if torch.isfinite(norm):
                 scaler.step(optimizer)
+                totals.setdefault("norm", []).append(norm)
                 bad_in_a_row = 0
             else:
                 # The batch norms have seen the bad batch too: they go back with the weights.
                 for buffer, old in zip(model.buffers(), statistics, strict=True):
                     buffer.copy_(old)
-                totals = {name: values[:logged] for name, values in totals.items()}
+                totals = {name: totals[name][:count] for name, count in logged.items()}
                 bad_in_a_row += 1
                 if bad_in_a_row >= recipe.optim.max_bad_steps:
                     if processes.first:
@@ -200,12 +207,12 @@ def _train(
             if at.step % recipe.train.log_every == 0 and totals.get("loss"):
                 means = {name: torch.stack(values).mean().item() for name, values in totals.items()}
                 lr = optimizer.param_groups[0]["lr"]
-                monitor.scalars("train", at.step, {**means, "norm": norm.item(), "lr": lr, "skipped": at.skipped})
+                monitor.scalars("train", at.step, {**means, "lr": lr, "skipped": at.skipped})
                 totals.clear()
             if processes.first and (at.step % recipe.train.eval_every == 0 or at.step == steps):
                 validation = validate(model, recipe, a, b, device)
                 monitor.scalars("val", at.step, validation)
-                _sample(monitor, at.step, model, recipe, a, b, device)
+                _sample(monitor, at.step, model, recipe, a, b, audio, device)
                 if validation["loss"] < at.best:
                     at.best, at.improved = validation["loss"], True
                 _set_training(model, recipe.train.only)
@@ -267,12 +274,12 @@ def _sample(
     recipe: Recipe,
     a: PreparedDataset,
     b: PreparedDataset,
+    audio: AudioConfig,
     device: torch.device,
 ) -> None:
-    assert b.meta.audio is not None
     items = recipe.train.sample_items
     batch = next(validation_batches(a, b, model.tokenizer, items, 2 * items)).to(device)
-    monitor.samples(step, model, batch, batch.linear(b.meta.audio), b.meta.audio)
+    monitor.samples(step, model, batch, batch.linear(audio), audio)
 
 
 def _open_data(recipe: Recipe) -> tuple[PreparedDataset, PreparedDataset]:
@@ -329,6 +336,8 @@ def _set_training(model: System, only: Sequence[str]) -> None:
 def _optimizer(model: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise UserError("train.only: names nothing but parts that are frozen")
     return kind(trained, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 

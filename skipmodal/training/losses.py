@@ -82,7 +82,7 @@ def _text(name: str) -> Callable[[Outputs, Batch, Tensor | None], Tensor | None]
         written = outputs.written.get(name)
         if not written:
             return None
-        spent = torch.stack([part.spent() for part in written]).sum()
+        spent = torch.cat([part.spent() for part in written]).sum()
         return ratio(spent, torch.stack([part.spans.sum() for part in written]).sum())
 
     return loss

@@ -128,7 +128,8 @@ def restore(
 ) -> Progress:
     """Loads weights and the trainer's state; returns how far the run is. Raises UserError for what doesn't fit."""
     # What decides which batch comes next; the rest may change in a resumed run.
-    fixed = [("data", key) for key in ("sampling", "batch_size", "image_share", "max_characters", "linear_frames")]
+    drawn = ("sampling", "batch_size", "image_share", "captions", "max_characters", "linear_frames", "spelled")
+    fixed = [("data", key) for key in drawn]
     fixed += [("optim", "accumulate"), ("optim", "name"), ("train", "seed"), ("train", "only")]
     saved = load_fitting(folder, recipe, audio, image, device, fixed)
     model.load_state_dict(saved.model.state_dict())
@@ -188,7 +189,9 @@ def load_fitting(
     old, new = dump_recipe(saved.recipe), dump_recipe(recipe)
     keys = [("model", key) for key in architecture(recipe)] + list(fixed)
     changed = [
-        f"{section}.{key}={old[section][key]}" for section, key in keys if old[section][key] != new[section][key]
+        f"{section}.{key}={old[section].get(key)}"
+        for section, key in keys
+        if old[section].get(key) != new[section][key]
     ]
     if changed:
         advice = "set it so, or start a new --run" if fixed else "set it so, or train from fresh weights"

@@ -15,7 +15,7 @@ def validate(
 ) -> dict[str, float]:
     """Mean teacher-forced losses over the first `eval_items` validation items of each dataset; leaves eval mode on.
 
-    `loss` is the weighted sum, of the losses that select, by which the best checkpoint is chosen.
+    `loss` is the weighted sum by which the best checkpoint is chosen: of the losses that select, or of all if none do.
     """
     assert b.meta.audio is not None
     model.eval()
@@ -35,5 +35,6 @@ def validate(
             counts[name] = counts.get(name, 0) + count
     means = {name: sums[name] / counts[name] for name in sums}
     # A good adversary is no aim in itself, nor is a straight alignment: what is decoded chooses the best checkpoint.
-    chosen = [weights[name] * value for name, value in means.items() if name in terms and terms[name].selects]
-    return {"loss": sum(chosen), **means}
+    known = [name for name in means if name in terms]
+    chosen = [name for name in known if terms[name].selects] or known
+    return {"loss": sum(weights[name] * means[name] for name in chosen), **means}

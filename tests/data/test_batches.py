@@ -43,6 +43,16 @@ def test_batches_hold_items_of_about_equal_length():
     assert order != sorted(order)
 
 
+def test_batches_that_cannot_be_shared_equally_are_refused(datasets, monkeypatch):
+    few = len(datasets[1].indices("train"))
+    config = DataConfig(batch_size=4 * few, sampling="text-speech")
+    with pytest.raises(
+        UserError, match=rf"has {few} texts or recordings to train on, so batches have {few}, which {few + 1} processes"
+    ):
+        TrainingBatches(*datasets, config, WORDLESS, 0, 0, few + 1)
+    assert len(TrainingBatches(*datasets, config, WORDLESS, 0, 1, few)[0].mel) == 1
+
+
 def test_mix_has_half_of_each_and_alternate_takes_turns(datasets):
     mix = TrainingBatches(*datasets, DataConfig(batch_size=6), WORDLESS, seed=0)[3]
     assert (len(mix.images), len(mix.mel), len(mix.ids)) == (3, 3, 6)

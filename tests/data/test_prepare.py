@@ -142,6 +142,13 @@ def test_limit_uses_the_first_rows(tmp_path: Path) -> None:
     assert len(PreparedDataset(tmp_path / "d")) == 3
 
 
+def test_limit_counts_usable_rows(tmp_path: Path) -> None:
+    source = pictures(tmp_path, 5)
+    source.write_text(source.read_text().replace("p1.png,", "p1.png,,").replace("p4.png,", "p4.png,,"))
+    prepare_image_text(source, tmp_path / "d", image=IMAGE, limit=2)  # the layout tells of bad rows before all others
+    assert [PreparedDataset(tmp_path / "d").item(i)["id"] for i in range(2)] == ["p0", "p2"]
+
+
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     source = pictures(tmp_path, 4)
     (tmp_path / "p2.png").write_bytes(b"nothing")

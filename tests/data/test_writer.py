@@ -1,6 +1,7 @@
 """Writing a prepared dataset: what a killed run leaves behind is finished to the same bytes, or refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,15 @@ def test_a_crash_while_replacing_loses_nothing(tmp_path: Path, monkeypatch: pyte
                     writer.finish()
         assert [path.name for path in tmp_path.iterdir()] == ["d.partial"]
         assert (tmp_path / "d.partial" / "replaced" / "dataset.yaml").exists()
+    shutil.copytree(tmp_path / "d.partial", tmp_path / "e.partial")
     with DatasetWriter(tmp_path / "d", other, DIGESTS) as writer:
         assert writer.done == len(DIGESTS)
         writer.finish()
     assert PreparedDataset(tmp_path / "d").meta.licence == "other"
     assert not (tmp_path / "d" / "replaced").exists()
+    # Where it is not gone on with, the old one is back until there is a new one.
+    with DatasetWriter(tmp_path / "e", SETTINGS | {"licence": "third"}, DIGESTS, overwrite=True):
+        assert PreparedDataset(tmp_path / "e").meta.licence == SETTINGS["licence"]
 
 
 def test_a_full_disk_is_one_line_and_can_be_resumed(
@@ -242,6 +247,22 @@ def test_a_folder_that_is_no_dataset_is_never_touched(tmp_path: Path, name: str,
     with pytest.raises(UserError, match="not a"):
         DatasetWriter(tmp_path / "d", SETTINGS, DIGESTS, overwrite=overwrite)
     assert contents(tmp_path / name) == {"thesis.txt": b"three years"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_another_tool_calls_a_dataset_is_never_touched(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "dataset.yaml").write_text("train: images\n")
+    with pytest.raises(UserError, match="not a prepared dataset"):
+        DatasetWriter(tmp_path / "d", SETTINGS, DIGESTS, overwrite=overwrite)
+    assert contents(tmp_path / "d") == {"dataset.yaml": b"train: images\n"}
+
+
+def test_a_damaged_dataset_of_ours_can_be_overwritten(tmp_path: Path) -> None:
+    write(tmp_path / "d")
+    (tmp_path / "d" / "dataset.yaml").write_text("format: 0\n")
+    write(tmp_path / "d", overwrite=True)
+    assert len(PreparedDataset(tmp_path / "d")) > 1
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

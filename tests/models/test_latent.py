@@ -50,12 +50,12 @@ def test_rows_may_repeat_and_are_of_no_source():
     rows = latent.rows(torch.tensor([2, 0, 2]))
     assert torch.equal(rows.u, latent.u[[2, 0, 2]]) and torch.equal(rows.z, latent.z[[2, 0, 2]])
     assert rows.lengths.tolist() == [3, 4, 3] and rows.rate == 1.5
-    assert latent.ids is not None and rows.ids is None and rows.recording is None
+    assert latent.ids is not None and rows.ids is None and not rows.heard
 
 
 def test_a_latent_remembers_what_it_was_made_from():
     model, batch = tiny_model().eval(), tiny_batch()
     made = {name: encode(slice(0, 2)) for name, encode in latents(model, batch)}
-    assert torch.equal(made["text"].ids, batch.ids[:2]) and made["text"].recording is None
-    assert torch.equal(made["speech"].recording[0], batch.mel[:2]) and made["speech"].ids is None
-    assert made["image"].ids is made["image"].recording is None
+    assert torch.equal(made["text"].ids, batch.ids[:2]) and not made["text"].heard
+    assert made["speech"].heard and made["speech"].ids is None
+    assert made["image"].ids is None and not made["image"].heard

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from skipmodal import text
-from skipmodal.models import rerank
-from skipmodal.models.decoders.speech import Transcript
+from skipmodal.models import ctc, rerank
 from skipmodal.models.system import SkipModal
 from skipmodal.tokenizer import Tokenizer
 from tests.models.tiny import latents, tiny_batch, tiny_model
@@ -48,7 +47,6 @@ def talkative_model(monkeypatch, seed=10, words=()) -> SkipModal:
     ):
         layer.weight.data += torch.randn(layer.weight.shape, generator=generator)
     model.text_decoder.output.bias.data[text.EOS] += 0.5
-    monkeypatch.setattr(rerank, "DISTANCE", 100.0)
     monkeypatch.setattr(rerank, "LIKENESS", 100000.0)
     return model
 
@@ -61,62 +59,62 @@ def fit_by_hand(model, source, batch, item, ids):
         picture = model.encode_image(batch.images[item : item + 1])
         return rerank.LIKENESS * torch.cosine_similarity(read.mean, picture.mean)
     frames = batch.mel_lengths[item : item + 1]
-    mel = batch.mel[item : item + 1, : int(frames)]
-    tokens = model.tokenize(ids)
-    written = model.text_decoder(read, tokens)
-    states = model.text_decoder.spelling.spread(written.taken, tokens, ids.shape[1])
-    letters = model.letter_reader(written.taken, written.spans > 0).softmax(3)[0]
-    spelled = torch.cat([letters[token, :span] for token, span in enumerate(written.spans[0].tolist())])[None]
-    said = model.speech_decoder(Transcript(states, ids, lengths, spelled), mel, frames).mel
-    heard = model.speech_letters(model.encode_speech(mel, frames).u).log_softmax(2).transpose(0, 1)
+    latent = model.encode_speech(batch.mel[item : item + 1, : int(frames)], frames)
+    heard = model.speech_letters(latent.u).log_softmax(2).transpose(0, 1)
     read = torch.nn.functional.ctc_loss(heard, ids[:, :-1], torch.tensor([len(heard)]), lengths - 1, reduction="sum")
-    return -rerank.LETTERS * read - rerank.DISTANCE * (said - mel).abs().mean(2).sum()
+    tokens = model.tokenize(ids)
+    log_p = model.text_decoder(latent, tokens).logits.log_softmax(2).gather(2, tokens[:, :, None]).sum()
+    return log_p - rerank.LETTERS * read
 
 
 @pytest.mark.parametrize(
-    ("source", "words", "seed"), [("image", (), 320), ("image", WORDS, 79), ("speech", (), 73), ("speech", WORDS, 61)]
+    ("source", "words", "seed"), [("image", (), 110), ("image", WORDS, 183), ("speech", (), 31), ("speech", WORDS, 62)]
 )
 @torch.no_grad()
 def test_of_the_likeliest_sentences_the_one_that_fits_is_taken(monkeypatch, source, words, seed):
     monkeypatch.setattr(rerank, "CELLS", 1000)  # items lie on both sides of a cut
     model, batch = talkative_model(monkeypatch, seed, words), tiny_batch()
     batch.mel[1, batch.mel_lengths[1] :] = 0.7  # padding is nothing
-    encode = dict(latents(model, batch))[source]
-    latent = encode(slice(0, 2))
-    each = rerank.hypotheses(latent, 4)
+    latent = dict(latents(model, batch))[source](slice(0, 2))
+    each = rerank.hypotheses(4)
     found = model.text_decoder.generate(latent, 7, each, every=True)
+    if source == "speech":
+        read = ctc.beam_search(model.speech_letters(latent.u), latent.lengths, 7, each)
+        found, each = rerank.beside(found, read, 2), 2 * each
     assert found.capped.any() and not found.capped.view(2, each).all(1).any()
-    chosen, likeliest = [], []
-    for item in range(2):
-        rows = [row for row in range(item * each, (item + 1) * each) if not found.capped[row]]
-        sentences = [found.ids[row][found.ids[row] != 0][None] for row in rows]
-        score = found.log_probability[rows] / (found.lengths[rows] if source == "image" else 1)
-        fit = torch.stack([fit_by_hand(model, source, batch, item, ids) for ids in sentences]).view(-1)
-        alone = torch.cat([model._fit(latent, torch.tensor([item]), ids) for ids in sentences])
-        torch.testing.assert_close(alone, fit, rtol=1e-5, atol=1e-5)  # pictures hardly differ yet
-        likeliest.append(sentences[int(score.argmax())][0].tolist())
-        chosen.append(sentences[int((score + fit).argmax())][0].tolist())
-    assert chosen != likeliest  # it is not for nothing
-    assert chosen[0] != chosen[1]
-    for expected in (chosen, likeliest):
+    chosen = []
+    for weighs in (True, False):
+        if not weighs:
+            monkeypatch.setattr(rerank, "LIKENESS", 0.0)
+            monkeypatch.setattr(rerank, "LETTERS", 0.0)
+        best = []
+        for item in range(2):
+            rows = [row for row in range(item * each, (item + 1) * each) if not found.capped[row]]
+            sentences = [found.ids[row][found.ids[row] != 0][None] for row in rows]
+            score = torch.stack([fit_by_hand(model, source, batch, item, ids) for ids in sentences]).view(-1)
+            alone = torch.cat([model._fit(latent, torch.tensor([item]), ids) for ids in sentences])
+            torch.testing.assert_close(alone, score, rtol=1e-5, atol=1e-5)  # pictures hardly differ yet
+            if source == "image":
+                score += found.log_probability[rows] / found.lengths[rows]
+            best.append(sentences[int(score.argmax())][0].tolist())
         taken = model.generate_text(latent, 7, beam=4)
-        assert [[i for i in row if i] for row in taken.ids.tolist()] == expected
+        assert [[i for i in row if i] for row in taken.ids.tolist()] == best
         assert not taken.capped.any()
-        monkeypatch.setattr(rerank, "DISTANCE", 0.0)
-        monkeypatch.setattr(rerank, "LIKENESS", 0.0)
-        monkeypatch.setattr(rerank, "LETTERS", 0.0)
+        chosen.append(best)
+    assert chosen[0] != chosen[1]  # it is not for nothing
+    assert chosen[0][0] != chosen[0][1]
 
 
 @torch.no_grad()
 def test_where_no_sentence_ends_the_likeliest_is_taken(monkeypatch):
     model, batch = talkative_model(monkeypatch), tiny_batch()
     model.text_decoder.output.bias.data[text.EOS] -= 100
-    for source, encode in latents(model, batch):
-        if source != "text":
-            taken = model.generate_text(encode(slice(0, 2)), 5, beam=3)
-            wide = rerank.hypotheses(encode(slice(0, 2)), 3)
-            found = model.text_decoder.generate(encode(slice(0, 2)), 5, wide, every=True)
-            assert taken.capped.all() and torch.equal(taken.ids, found.ids[::wide])
+    latent = model.encode_image(batch.images[:2])
+    taken, wide = model.generate_text(latent, 5, beam=3), rerank.hypotheses(3)
+    found = model.text_decoder.generate(latent, 5, wide, every=True)
+    assert taken.capped.all() and torch.equal(taken.ids, found.ids[::wide])
+    heard = model.encode_speech(batch.mel, batch.mel_lengths)  # what CTC reads ends
+    assert not model.generate_text(heard, 9, beam=3).capped.any()
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import yaml
 from safetensors.torch import load_file, save
 
 from skipmodal.checkpoint import TRAINER, WORDS, load_tokenizer, load_trainer, resolve_checkpoint
+from skipmodal.config import OptimConfig
 from skipmodal.data.batches import TrainingBatches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError
@@ -194,6 +196,21 @@ def test_non_finite_steps_are_skipped_and_counted(recipe, tmp_path, capsys, monk
     assert "skipped 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("log_every", "bad", "lines"), [(1, 0, 3), (2, 0, 2), (2, 1, 2), (4, 2, 1)])
+def test_a_skipped_step_is_in_no_mean(recipe, tmp_path, capsys, monkeypatch, log_every, bad, lines):
+    whole = TrainingBatches.__getitem__
+
+    def broken(self, number):
+        batch = whole(self, number)
+        nan = {"images": batch.images, "mel": batch.mel}
+        return replace(batch, **{name: part * float("nan") for name, part in nan.items()}) if number == bad else batch
+
+    monkeypatch.setattr(TrainingBatches, "__getitem__", broken)
+    loop.train(recipe(data={"sampling": "alternate"}, train={"max_steps": 4, "log_every": log_every}), tmp_path / "run")
+    logged = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train ")]
+    assert len(logged) == lines and not any("nan" in line for line in logged)
+
+
 def test_too_many_non_finite_steps_stop_with_the_items(recipe, tmp_path, monkeypatch):
     whole = TrainingBatches.__getitem__
 
@@ -243,6 +260,9 @@ def test_runs_are_not_overwritten_and_changes_are_refused(recipe, tmp_path):
         loop.train(recipe(), tmp_path / "run")
     with pytest.raises(UserError, match=r"model\.n_k=8, data\.batch_size=6"):
         loop.train(recipe(model={"n_k": 9}, data={"batch_size": 4}), tmp_path / "run", resume=True)
+    for key, value in (("captions", 2), ("spelled", 0.5)):
+        with pytest.raises(UserError, match=rf"data\.{key}="):
+            loop.train(recipe(data={key: value}), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match=r"optim\.accumulate"):
         loop.train(recipe(optim={"accumulate": 2}), tmp_path / "run", resume=True)
     other = tmp_path / "other"
@@ -332,6 +352,11 @@ def test_parts_that_cannot_be_trained_are_one_line(recipe, tmp_path, parts, chan
         loop.train(recipe(train={"only": parts, "max_steps": 1}, **changes), tmp_path / "run")
 
 
+def test_a_part_that_is_wholly_frozen_is_one_line():
+    with pytest.raises(UserError, match=r"train\.only: names nothing but parts that are frozen"):
+        loop._optimizer(torch.nn.Linear(1, 1).requires_grad_(False), OptimConfig())
+
+
 def test_a_new_run_has_the_words_of_the_weights_it_starts_from(recipe, tmp_path):
     model = {"kind": "tokens", "words": 6}
     chosen = recipe(model=model, train={"max_steps": 1}, data={"sampling": "text-speech"})
@@ -361,6 +386,29 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(recipe, tmp_path,
     with pytest.raises(UserError, match="No space left"):
         loop.train(recipe(), tmp_path / "run", resume=True)
     assert load_trainer(latest).numbers["step"] == 2
+
+
+def test_a_latest_that_is_no_checkpoint_is_left_alone(recipe, tmp_path):
+    (tmp_path / "run" / "latest").mkdir(parents=True)
+    (tmp_path / "run" / "latest" / "thesis.txt").write_text("three years")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="latest: is not a complete checkpoint; move it"):
+            loop.train(recipe(), tmp_path / "run", resume=resume)
+    assert (tmp_path / "run" / "latest" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(("only", "power"), [(["speech_encoder"], 1.25), (["speech_decoder"], 2.0)])
+def test_a_voice_that_stays_keeps_its_vocoder(recipe, tmp_path, only, power):
+    first = loop.train(recipe(train={"max_steps": 1}), tmp_path / "first")
+    for folder, value in ((first / "config.yaml", 1.25), (tmp_path / "b" / "dataset.yaml", 2.0)):
+        if not folder.exists():
+            shutil.copytree(recipe().data.text_speech, folder.parent)
+        folder.write_text(re.sub(r"power: [\d.]+", f"power: {value}", folder.read_text()))
+    data = {"text_speech": str(tmp_path / "b"), "sampling": "text-speech"}
+    for steps in (1, 2):
+        init = {"init": first} if steps == 1 else {"resume": True}
+        last = loop.train(recipe(data=data, train={"only": only, "max_steps": steps}), tmp_path / "second", **init)
+        assert yaml.safe_load((last / "config.yaml").read_text())["audio"]["power"] == power
 
 
 def test_a_damaged_trainer_state_is_one_line(recipe, tmp_path):
@@ -415,6 +463,20 @@ def test_best_is_the_lowest_validation_loss(recipe, tmp_path, monkeypatch):
     loop.train(recipe(train={"max_steps": 6, "eval_every": 2}), tmp_path / "run")
     assert "trained for 4 steps" in (tmp_path / "run" / "best" / "card.md").read_text()
     assert not (tmp_path / "run" / "best" / TRAINER).exists()
+
+
+def test_losses_that_never_select_choose_the_best_where_there_are_no_others(recipe, tmp_path, capsys):
+    weights = dict.fromkeys(("text_from_speech", "text_from_text", "mel", "linear", "flow", "duration", "prosody"), 0.0)
+    weights |= dict.fromkeys(("alignment", "contrastive", "adversary", "letters"), 0.0) | {"ctc": 2.0}
+    chosen = recipe(
+        model={"kind": "tokens"},
+        data={"sampling": "text-speech"},
+        loss=weights,
+        train={"max_steps": 1, "eval_every": 1},
+    )
+    loop.train(chosen, tmp_path / "run")
+    loss, ctc = re.search(r"val 1: loss (\S+) ctc (\S+)", capsys.readouterr().err).groups()
+    assert float(loss) == pytest.approx(2 * float(ctc), rel=1e-3)
 
 
 @pytest.mark.parametrize(("model", "only"), [({}, []), ({"kind": "tokens", "words": 6}, ["speech_decoder"])])

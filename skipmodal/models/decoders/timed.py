@@ -85,14 +85,6 @@ class TimedSpeechDecoder(nn.Module):
             alignment=alignment, timing=timing, matching=matching,
         )  # fmt: skip
 
-    def distance(self, transcript: Transcript, mel: Tensor, lengths: Tensor) -> Tensor:
-        """How far mel (B, T, n_mels) is from the transcripts spoken in its rhythm: (B,), L1 summed over its frames.
-
-        Characters that it has no frame for are not judged.
-        """
-        predicted, _, _ = self._follow(transcript, mel, lengths)
-        return ((predicted - mel).abs().mean(2) * length_mask(lengths, mel.shape[1])).sum(1)
-
     def imitate(self, transcript: Transcript, model: Transcript) -> Imitation:
         """Speaks a transcript in the rhythm in which it speaks the model, another of the same sentences."""
         with torch.no_grad():

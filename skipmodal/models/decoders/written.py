@@ -70,9 +70,9 @@ class Written(NamedTuple):
         return self.choices.logits()
 
     def spent(self) -> Tensor:
-        """Nats of all sentences together."""
+        """Nats of each sentence: (B,)."""
         assert self.choices is not None
-        return self.choices.spent(self.target).sum()
+        return self.choices.packing.pad(self.choices.spent(self.target)).sum(1)
 
     def rows(self, index: Tensor) -> "Written":
         """Of sentences (R,) all but the choices."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from skipmodal.config import MediaModel, TokensModel
 from skipmodal.models.latent import Encoded
 from skipmodal.models.layers import BiGRU, MaskedBatchNorm, length_mask
+from skipmodal.text import SYMBOLS
 
 
 class Convolutions(nn.Module):
@@ -61,7 +62,7 @@ class SpeechTokenEncoder(nn.Module):
     """Convolutions 11x11 -> three bidirectional GRUs, all but the first residual -> FC -> tanh -> norm: tokens.
 
     Deep Speech 2's (Amodei et al., ICML 2016), but smaller: D_txt writes a word from few tokens, so each has to gather
-    what lies around it. CTC needs more tokens than letters.
+    what lies around it. CTC needs more tokens than letters; `letters` reads them from the last GRU, for training alone.
     """
 
     def __init__(self, config: TokensModel, n_mels: int, characters_per_frame: float) -> None:
@@ -74,6 +75,7 @@ class SpeechTokenEncoder(nn.Module):
         self.project = nn.Linear(width, config.embedding)
         # Not in the paper: at first all tokens of an encoder are nearly alike, and M would give one u for all.
         self.norm = MaskedBatchNorm(config.embedding)
+        self.letters = nn.Linear(width, len(SYMBOLS))
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Encoded:
         """mel (B, frames, n_mels), lengths (B,) -> e (B, frames / frames_per_token, embedding)."""
@@ -85,7 +87,7 @@ class SpeechTokenEncoder(nn.Module):
         for gru in others:
             x = x + gru(self.dropout(x), lengths)
         e = torch.tanh(self.project(x))
-        return Encoded(self.norm(e, length_mask(lengths, e.shape[1])), lengths, self.rate)
+        return Encoded(self.norm(e, length_mask(lengths, e.shape[1])), lengths, self.rate, states=x)
 
 
 def warp(mel: Tensor, lengths: Tensor, most: float) -> tuple[Tensor, Tensor]:

@@ -95,10 +95,12 @@ def test_letters_are_learned_from_every_modality():
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     first = None
     for _ in range(120):
-        losses = losses_of(model, batch, "letters", "text_from_text")
+        losses = losses_of(model, batch, "letters", "text_from_text", "text_from_image", "text_from_speech")
         first = first or losses["letters"].item()
         optimizer.zero_grad()
         losses["letters"].backward()
         optimizer.step()
     assert losses["letters"] < 0.3 * first
+    assert len(model(batch, {"letters", "text_from_image", "text_from_speech"}).letters) == 3
+    assert len(model(batch, {"letters"}).letters) == 1
     assert isinstance(model.letter_reader, LetterReader)

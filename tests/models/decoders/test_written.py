@@ -43,7 +43,7 @@ def test_nats_and_gradients_are_those_of_all_logits(copying, hidden):
 
 def test_rows_have_no_choices_left():
     written = Written(TARGET, (TARGET != PAD).long(), choices()[0], torch.rand(3, 3, 2))
-    torch.testing.assert_close(written.spent(), written.choices.spent(TARGET).sum())
+    torch.testing.assert_close(written.spent().sum(), written.choices.spent(TARGET).sum())
     some = written.rows(torch.tensor([2, 0]))
     assert torch.equal(some.target, TARGET[[2, 0]]) and torch.equal(some.taken, written.taken[[2, 0]])
     assert some.choices is None

@@ -44,10 +44,10 @@ def test_text_encoder_depends_on_order():
 
 @pytest.mark.parametrize("size", [16, 32, 64, 128, 256])
 def test_pictures_of_other_sizes(size):
-    e, lengths, rate, _ = ImageEncoder(VectorModel(embedding=100))(torch.rand(2, 3, size, size))
+    e, lengths, rate, *_ = ImageEncoder(VectorModel(embedding=100))(torch.rand(2, 3, size, size))
     assert e.shape == (2, 1, 100) and lengths.tolist() == [1, 1] and rate == 0
     encoder = ImageTokenEncoder(TokensModel(embedding=100), ImageConfig(size=size), Tokenizer())
-    e, lengths, rate, suggested = encoder(torch.rand(2, 3, size, size))
+    e, lengths, rate, suggested, _ = encoder(torch.rand(2, 3, size, size))
     tokens = (size // 16) ** 2
     assert e.shape == (2, tokens, 100) and lengths.tolist() == [tokens] * 2 and rate == 0 and suggested is None
 
