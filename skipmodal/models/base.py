@@ -55,6 +55,7 @@ class System(nn.Module):
     d_k: int | None = None  # width of u, where items of all modalities can be compared
     frames_a_step = 1  # of the speech decoder
     attends = False  # whether `attention` says what a sentence was written from
+    voice: tuple[str, ...] = ()  # parts that make what the vocoder hears
     critics: tuple[str, ...] = ()  # parts that learn against the others: their gradients are clipped apart
     # Those of its parts that losses and evaluations ask for, where it has them:
     adversary: Adversary

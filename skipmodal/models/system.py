@@ -43,6 +43,7 @@ SPEECH_LOSSES = frozenset({"mel", "linear", "flow", "stop", "duration", "prosody
 class SkipModal(System):
     """Translates between image, text and speech through one memory."""
 
+    voice = ("speech_decoder",)
     critics = ("adversary",)
 
     def __init__(self, config: ModelConfig, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> None:

@@ -93,8 +93,9 @@ def _train(
     elif found is None:
         model.load_published()
     _set_training(model, recipe.train.only)
-    start, same_voice = found or init, hasattr(model, "speech_decoder") and not recipe.train.trains("speech_decoder")
-    if start is not None and same_voice:  # then it sounds as it did
+    start = found or init
+    if start is not None and model.voice and not any(recipe.train.trains(part) for part in model.voice):
+        # It sounds as it did.
         audio = audio.with_vocoder(saved_settings(start)[1])
     optimizer = _optimizer(model, recipe.optim)
     # Autocast where it pays: the CPU's is slower, and its LSTM lacks it on most processors; MPS has no loss scaling.
