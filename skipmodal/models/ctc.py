@@ -47,9 +47,7 @@ def _ctc(logits: Tensor, frames: Tensor, ids: Tensor, letters: Tensor, zero_infi
 
 def greedy(logits: Tensor, frames: Tensor, max_length: int) -> Sentences:
     """The likeliest symbol of each frame, repeats and blanks dropped: logits (B, T, 66), frames (B,)."""
-    logits = logits.clone()
-    logits[:, :, (BOS, EOS)] = -torch.inf
-    log_p, best = logits.float().log_softmax(2).max(2)
+    log_p, best = _readable(logits).max(2)
     mask = length_mask(frames, logits.shape[1])
     return sentences(collapse(best, mask), (log_p * mask).sum(1), max_length)
 
@@ -60,9 +58,7 @@ def beam_search(logits: Tensor, frames: Tensor, max_length: int, beam: int) -> S
     logits (B, T, 66), frames (B,). Prefix search, which adds up the paths of a text (Graves, ICML 2006; Hannun et al.,
     First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs, 2014).
     """
-    logits = logits.float().clone()
-    logits[:, :, (BOS, EOS)] = -torch.inf
-    log_p = logits.log_softmax(2).tolist()
+    log_p = _readable(logits).tolist()
     every = [_prefixes(item[:count], beam) for item, count in zip(log_p, frames.tolist(), strict=True)]
     rows = [torch.tensor(text, dtype=torch.long, device=logits.device) for texts in every for text, _ in texts]
     scores = torch.tensor([score for texts in every for _, score in texts], device=logits.device)
@@ -70,11 +66,17 @@ def beam_search(logits: Tensor, frames: Tensor, max_length: int, beam: int) -> S
     return found._replace(capped=found.capped | scores.isinf(), log_probability=scores.clamp(min=IMPOSSIBLE))
 
 
+def _readable(logits: Tensor) -> Tensor:
+    """Log-probabilities of blanks and of what can be read, which a start or an end can't: logits (B, T, 66)."""
+    logits = logits.float().clone()
+    logits[:, :, (BOS, EOS)] = -torch.inf
+    return logits.log_softmax(2)
+
+
 def _prefixes(log_p: list[list[float]], beam: int) -> list[tuple[tuple[int, ...], float]]:
     """The likeliest texts of log-probabilities (T, symbols), and theirs; -inf of those that there are too few of."""
-    prefixes: dict[tuple[int, ...], list[float]] = {
-        (): [0.0, -math.inf]
-    }  # of the paths that end in a blank, and of those that end in the last letter
+    # Log-probabilities of the paths that end in a blank, and of those that end in the last letter.
+    prefixes: dict[tuple[int, ...], list[float]] = {(): [0.0, -math.inf]}
     for row in log_p:
         letters = [symbol for symbol, likely in enumerate(row) if likely > UNLIKELY and symbol != PAD]
         longer: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-math.inf, -math.inf])
