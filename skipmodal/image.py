@@ -33,6 +33,7 @@ EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite1", "effic
 # Pixels a side of what each sees.
 ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite1": 256, "efficientnet_lite2": 288, ALL_LITES: 288}
 FEATURE_STRIDE, FEATURE_WIDTH = 32, 1280  # of their grids
+LEAST_SHOWN = 0.7  # of each side of a picture, by a view of it
 POOLED = 7  # places a side of each grid, where there are three
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -90,6 +91,26 @@ def read_image(source: Path | bytes, config: ImageConfig) -> np.ndarray:
     return _read(source, side, lambda image: _square(image, side))
 
 
+def read_views(source: Path, config: ImageConfig, count: int, seed: int) -> np.ndarray:
+    """The picture as `read_image` gives it, then `count` views of it, (1 + count, input_size, input_size, 3).
+
+    A view is a part, LEAST_SHOWN to all of each side, every second one mirrored; `seed` says which parts.
+    Raises UserError as `read_image` does.
+    """
+    side, rng = config.input_size, np.random.default_rng(seed)
+
+    def views(image: Image.Image) -> np.ndarray:
+        shown = [_square(image, side)]
+        for number in range(count):
+            width, height = rng.uniform(LEAST_SHOWN, 1, 2) * image.size
+            left, top = rng.uniform(size=2) * (image.width - width, image.height - height)
+            part = _square(image, side, (left, top, left + width, top + height))
+            shown.append(ImageOps.mirror(part) if number % 2 == 0 else part)
+        return np.stack([np.asarray(each) for each in shown])
+
+    return _read(source, side, views)
+
+
 def shape_image(image: Image.Image, config: ImageConfig) -> np.ndarray:
     """The same of a picture that Pillow has opened. Raises UserError as `read_image` does."""
     if image.width * image.height > MAX_DECODED:
@@ -116,7 +137,7 @@ def check_picture(path: Path) -> None:
         pass
 
 
-def _read(source: Path | bytes, side: int, resize: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+def _read(source: Path | bytes, side: int, resize: Callable[[Image.Image], Image.Image | np.ndarray]) -> np.ndarray:
     with _opened(source, side) as image, _large if image.width * image.height > MAX_AT_ONCE else nullcontext():
         return np.asarray(resize(_upright(image)))
 
@@ -192,8 +213,8 @@ def shrink(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _square(image: Image.Image, side: int) -> Image.Image:
-    return image.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
+def _square(image: Image.Image, side: int, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+    return image.resize((side, side), Image.Resampling.LANCZOS, box, reducing_gap=3)
 
 
 def _upright(image: Image.Image) -> Image.Image:

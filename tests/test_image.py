@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from skipmodal import image
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig, read_image, read_photo, to_pixels, to_tensor, write_image
+from skipmodal.image import ImageConfig, read_image, read_photo, read_views, to_pixels, to_tensor, write_image
 
 SMALL = ImageConfig(size=16)
 
@@ -174,6 +174,25 @@ def test_the_whole_picture_is_kept_whatever_its_shape():
         assert_close(corners(pixels), COLOURS, 40 if size == (2, 2) else 8)
     assert read_image(encoded(Image.new("RGB", (1, 1), "red")), SMALL).tolist() == [[[255, 0, 0]] * 16] * 16
     assert read_image(encoded(quarters()), ImageConfig()).shape == (128, 128, 3)
+
+
+def test_views_are_parts_and_every_second_is_mirrored(tmp_path):
+    # Red grows to the right, green downwards: the corners of a view tell where it lies.
+    x, y = np.meshgrid(np.arange(300), np.arange(200))
+    ramp = np.stack([x * 255 / 299, y * 255 / 199, 0 * x], 2).round().astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    picture, *views = read_views(tmp_path / "ramp.png", SMALL, 40, seed=1)
+    assert (picture == read_image(tmp_path / "ramp.png", SMALL)).all()
+    spans = []
+    for number, view in enumerate(views):
+        red, green = view[8, :, 0].astype(float), view[:, 8, 1].astype(float)
+        assert (np.diff(red) * (-1 if number % 2 == 0 else 1) > 0).all() and (np.diff(green) > 0).all()
+        spans += [abs(red[-1] - red[0]) / 255 * 16 / 15, (green[-1] - green[0]) / 255 * 16 / 15]
+    assert 0.68 < min(spans) < 0.8 and 0.9 < max(spans) < 1.02
+    assert len({view.tobytes() for view in views}) == 40
+    again = read_views(tmp_path / "ramp.png", SMALL, 40, seed=1)
+    assert (again[1:] == views).all()
+    assert (read_views(tmp_path / "ramp.png", SMALL, 40, seed=2)[1:] != views).any()
 
 
 def test_a_large_jpeg_reduced_while_decoding_looks_the_same():

@@ -69,7 +69,7 @@ train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a
     fi
 }
 stage photos prepared "$runs/flickr8k" skipmodal prep image-text "$photos" "$runs/flickr8k" \
-    --encoder efficientnet_lite2 --licence "Flickr8k: research and education only"
+    --encoder efficientnet_lite2 --views 2 --licence "Flickr8k: research and education only"
 stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$runs/speech" --max-chars 100 \
     --power 1.25
 stage voices prepared "$runs/voices" voices

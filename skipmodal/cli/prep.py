@@ -38,6 +38,12 @@ Encoder = Annotated[
     EncoderName,
     typer.Option("--encoder", help="Cache the features of this frozen image encoder, or of all three (lites)."),
 ]
+Views = Annotated[
+    int,
+    typer.Option(
+        "--views", min=0, max=16, help="Cache so many more views of each training picture: parts of it, some mirrored."
+    ),
+]
 RegionsFile = Annotated[
     Path | None,
     typer.Option("--regions", help="Features of regions in place of an encoder's: a TSV, or a folder of .npz files."),
@@ -59,6 +65,7 @@ def image_text(
     layout: Layout = "auto",
     size: Size = 128,
     encoder: Encoder = "none",
+    views: Views = 0,
     regions: RegionsFile = None,
     licence: Licence = "unknown",
     val: Val = 0.02,
@@ -79,8 +86,9 @@ def image_text(
     from skipmodal.image import ImageConfig
 
     report = prepare_image_text(
-        source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), regions=regions, licence=licence,
-        val=val, test=test, limit=limit, jobs=jobs, device=device, dry_run=dry_run, overwrite=overwrite,
+        source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), regions=regions, views=views,
+        licence=licence, val=val, test=test, limit=limit, jobs=jobs, device=device, dry_run=dry_run,
+        overwrite=overwrite,
     )  # fmt: skip
     _print(report, out, dry_run, val, test)
 

@@ -89,11 +89,12 @@ def collate(
     tokenizer: Tokenizer,
     config: DataConfig | None = None,
     seeds: Sequence[int] = (),
+    views: Sequence[int] = (),
 ) -> Batch:
     """Pads pictures of A, each with the numbers of some of its texts, and items of B into one batch.
 
     With the training's `config`, where the seed of each item of B says, the waveforms, and so the post-net's targets,
-    are of a part of the recording, and some words are spelled.
+    are of a part of the recording, and some words are spelled. `views` says by which of its views each picture is seen.
     """
     names: list[str] = []
     texts: list[str] = []
@@ -116,7 +117,8 @@ def collate(
         tokens.append(torch.tensor(tokenizer.encode(each, spelled, rngs[number] if rngs else None)))
     items_a = [i for i, _ in captions]
     cached = bool(items_a) and a.meta.image is not None and a.meta.image.encoder != "none"
-    features = [torch.from_numpy(a.features(i).astype(np.float32)) for i in items_a] if cached else None
+    seen = zip(items_a, views or [0] * len(items_a), strict=True)
+    features = [torch.from_numpy(a.features(i, view).astype(np.float32)) for i, view in seen] if cached else None
     mels = [torch.from_numpy(b.mel(i).astype(np.float32)) for i in items_b]
     wavs = [torch.from_numpy(b.wav(i).astype(np.float32) / 32768) for i in items_b]
     part = None
@@ -212,8 +214,11 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
         captions = [(int(i), self._drawn(int(i), int(choice), rng)) for i, choice in pairs]
         # Drawn before they are shared: what a process does with an item does not depend on how many there are.
         seeds = rng.integers(2**32, size=len(items_b)).tolist()
+        views = rng.integers(1 + (self.a.meta.views or 0), size=len(captions)).tolist()
         share = self.share
-        return collate(self.a, self.b, captions[share], items_b[share], self.tokenizer, self.config, seeds[share])
+        return collate(
+            self.a, self.b, captions[share], items_b[share], self.tokenizer, self.config, seeds[share], views[share]
+        )
 
     def _drawn(self, i: int, choice: int, rng: np.random.Generator) -> list[int]:
         """Numbers of the texts of picture i that are learned from together."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from skipmodal.data.sources import BadRow, Medium, Row
 from skipmodal.data.writer import Dropped, PrepReport
 from skipmodal.errors import UserError
 from skipmodal.features.regions import Regions
-from skipmodal.image import ImageConfig, check_picture, read_image, shrink, to_tensor
+from skipmodal.image import ENCODER_SIDES, ImageConfig, check_picture, read_image, read_views, shrink, to_tensor
 from skipmodal.text import normalise
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def prepare_image_text(
     layout: str = "auto",
     image: ImageConfig | None = None,
     regions: Path | None = None,
+    views: int = 0,
     licence: str = "unknown",
     val: float = 0.02,
     test: float = 0.02,
@@ -63,6 +65,7 @@ def prepare_image_text(
         image: size of the pictures, and the frozen encoder whose features are cached.
         regions: a file or folder with features of regions, which take the place of an encoder's (see
             `features.regions`); a picture that it lacks is left out.
+        views: how many parts of each training picture that encoder sees beside it, to learn from them, too.
         device: where that encoder runs.
         layout: a name in `sources.LAYOUTS`, or auto.
         licence: of the data, as it shall stand in model cards.
@@ -84,14 +87,16 @@ def prepare_image_text(
             raise UserError("regions take the place of an encoder's features; give one of both")
         found = Regions(regions)
         image = ImageConfig(size=image.size, encoder="regions", regions=found.shape)
+    if views and image.encoder not in ENCODER_SIDES:
+        raise UserError("views are for a frozen image encoder: --encoder")
     encode: Callable[[list[Any]], list[tuple[np.ndarray, ...]]] = partial(_as_rows, config=image)
-    load = one_by_one(partial(_load_picture, config=image))
+    load = one_by_one(partial(_load_picture, config=image, views=views))
     if dry_run:
         load = one_by_one(partial(_check_picture, regions=found))
     elif found is not None:
         load, encode = one_by_one(partial(_load_regions, config=image, regions=found)), _with_regions
     elif image.encoder != "none":
-        encode = _FeatureEncoder(image, place)
+        encode = _FeatureEncoder(image, views, place)
     pipeline = Pipeline(rows, _captions, load, encode, jobs)
     if dry_run:
         return pipeline.check()
@@ -100,6 +105,7 @@ def prepare_image_text(
         "source": f"{source.resolve().name} ({name})",
         "licence": licence,
         "image": image.model_dump(),
+        "views": views or None,
         "options": {"path": str(source.resolve()), "val": val, "test": test, "limit": limit}
         | ({"regions": str(regions.resolve())} if regions is not None else {}),
     }
@@ -245,9 +251,13 @@ def _file(row: Row) -> Path:
 # ---------------------------------------------------------------- pictures
 
 
-def _load_picture(row: Row, texts: list[str], config: ImageConfig) -> Loaded:
+def _load_picture(row: Row, texts: list[str], config: ImageConfig, views: int = 0) -> Loaded:
+    """The picture at the encoder's size; with `views`, it and they, or it alone outside the training split."""
     try:
-        return Loaded(row, texts, read_image(_file(row), config))
+        if not views:
+            return Loaded(row, texts, read_image(_file(row), config))
+        count = views if row.split == "train" else 0
+        return Loaded(row, texts, read_views(_file(row), config, count, zlib.crc32(row.id.encode())))
     except UserError as error:
         raise Unusable("unreadable picture", str(error)) from error
 
@@ -257,25 +267,39 @@ def _as_rows(pictures: list[np.ndarray], config: ImageConfig) -> list[tuple[np.n
 
 
 class _FeatureEncoder:
-    """Pictures at the encoder's size -> (picture at the dataset's size, features) rows."""
+    """Pictures at the encoder's size -> (picture at the dataset's size, features) rows, with those of their views."""
 
-    def __init__(self, config: ImageConfig, device: "torch.device") -> None:
+    def __init__(self, config: ImageConfig, views: int, device: "torch.device") -> None:
         from skipmodal.features import efficientnet
 
-        self.config, self.device = config, device
+        self.config, self.views, self.device = config, views, device
         self.encoder = efficientnet.build(config.encoder).load_published().to(device)
 
     def __call__(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+        """Pictures (side, side, 3), or with views (1 + count, side, side, 3) of each, count being all or none."""
+        if not self.views:
+            features = self._features(pictures)
+            return [(*each, grid) for each, grid in zip(_as_rows(pictures, self.config), features, strict=True)]
+        features = self._features([view for views in pictures for view in views])
+        first, rows = 0, []
+        for views, images in zip(pictures, _as_rows([each[0] for each in pictures], self.config), strict=True):
+            own = features[first : first + len(views)]
+            of_views = np.zeros((1, self.views, *own.shape[2:]), own.dtype)
+            of_views[0, : len(views) - 1] = own[1:, 0]
+            rows.append((*images, own[0], of_views))
+            first += len(views)
+        return rows
+
+    def _features(self, pictures: list[np.ndarray]) -> np.ndarray:
+        """(N, 1, places, width)."""
         import torch
 
-        rows: list[tuple[np.ndarray, ...]] = []
+        found = []
         with torch.inference_mode():
             for start in range(0, len(pictures), BATCH):
-                batch = pictures[start : start + BATCH]
-                features = self.encoder(to_tensor(np.stack(batch)).to(self.device)).half().cpu().numpy()
-                small = _as_rows(batch, self.config)
-                rows += [(*images, grid[None]) for images, grid in zip(small, features, strict=True)]
-        return rows
+                batch = to_tensor(np.stack(pictures[start : start + BATCH])).to(self.device)
+                found.append(self.encoder(batch).half().cpu().numpy()[:, None])
+        return np.concatenate(found) if found else np.empty((0, 1, *(self.config.cached or ())), np.float16)
 
 
 def _load_regions(row: Row, texts: list[str], config: ImageConfig, regions: Regions) -> Loaded:

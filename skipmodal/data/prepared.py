@@ -6,6 +6,8 @@
     images.npy     uint8 (N, H, W, 3)                     kind image-text
     features.npy   float16 (N, places, width)             the same, where a frozen image encoder is cached; of regions,
                                                           whose rows beyond a picture's own are zeros
+    views.npy      float16 (N, views, places, width)      of parts of the pictures, mirrored or not, where they are
+                                                          cached, too; zeros outside the training split
     mel.npy        float16 (frames, n_mels)               kind text-speech
     wav.npy        int16 (samples,), trimmed, x / 32768   kind text-speech
     dropped.jsonl  one line a row that was left out: where, reason, detail
@@ -18,7 +20,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,12 +33,13 @@ from skipmodal.image import ImageConfig
 from skipmodal.plain_yaml import parse_yaml
 from skipmodal.text import known
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 Kind = Literal["image-text", "text-speech"]
 SPLITS = ("train", "val", "test")
 INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sample", "samples")
 LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
 MAX_META_BYTES = 1 << 20
+MAX_VIEWS = 16
 CHECKED_ITEMS = 1 << 16  # of the index, at once
 _ID = re.compile(r"\w[\w.-]{0,199}")  # a name of a file, in its folder: see `sources.safe_id`
 
@@ -46,11 +49,14 @@ class DatasetMeta(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     kind: Kind
     source: str
     licence: str
     image: ImageConfig | None = None
+    views: Annotated[int, Field(ge=1, le=MAX_VIEWS, description="of each training picture, beside itself")] | None = (
+        None
+    )
     audio: AudioConfig | None = None
     items: dict[Literal["train", "val", "test"], int]
     texts: int = Field(description="texts of all items together")
@@ -70,12 +76,14 @@ class DatasetMeta(BaseModel):
 ArrayLayout = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def array_layout(image: ImageConfig | None, audio: AudioConfig | None) -> ArrayLayout:
+def array_layout(image: ImageConfig | None, audio: AudioConfig | None, views: int | None = None) -> ArrayLayout:
     """Name -> (dtype, shape of one row) of the arrays of a dataset."""
     if image:
         layout: ArrayLayout = {"images": ("|u1", (image.size, image.size, 3))}
         if image.cached is not None:
             layout["features"] = ("<f2", image.cached)
+            if views is not None:
+                layout["views"] = ("<f2", (views, *image.cached))
         return layout
     assert audio
     return {"mel": ("<f2", (audio.n_mels,)), "wav": ("<i2", ())}
@@ -93,11 +101,11 @@ class PreparedDataset:
         self.meta = _read_meta(self.path)
         if self.meta.image is not None and not features:
             image = self.meta.image.model_copy(update={"encoder": "none", "regions": None})
-            self.meta = self.meta.model_copy(update={"image": image})
+            self.meta = self.meta.model_copy(update={"image": image, "views": None})
         try:
             self._index = np.lib.format.open_memmap(self.path / "index.npy", mode="r")
             self._lines = np.memmap(self.path / "items.jsonl", dtype=np.uint8, mode="r")
-            layout = array_layout(self.meta.image, self.meta.audio)
+            layout = array_layout(self.meta.image, self.meta.audio, self.meta.views)
             self._arrays = {name: ShardedArray(self.path, name, *layout[name]) for name in layout}
         except Exception as error:  # a damaged header fails in many ways
             raise _damaged(self.path, str(error)) from error
@@ -139,9 +147,13 @@ class PreparedDataset:
         """uint8 RGB of shape (size, size, 3)."""
         return self._arrays["images"].rows(self._index[i, ROW], 1)[0]
 
-    def features(self, i: int) -> np.ndarray:
-        """float16 of shape (places, width): the grid of the frozen image encoder, or regions, then zeros."""
-        return self._arrays["features"].rows(self._index[i, ROW], 1)[0]
+    def features(self, i: int, view: int = 0) -> np.ndarray:
+        """float16 of shape (places, width): the grid of the frozen image encoder, or regions, then zeros.
+
+        `view` 0 is the picture itself, the others are the `meta.views` views of it.
+        """
+        row = self._index[i, ROW]
+        return self._arrays["views"].rows(row, 1)[0][view - 1] if view else self._arrays["features"].rows(row, 1)[0]
 
     def mel(self, i: int) -> np.ndarray:
         """float16 in [0, 1] of shape (frames, n_mels)."""
@@ -165,6 +177,7 @@ class PreparedDataset:
         rows = {
             "images": pictures,
             "features": pictures,
+            "views": pictures,
             "mel": last[ROW] + last[FRAMES],
             "wav": last[SAMPLE] + last[SAMPLES],
         }

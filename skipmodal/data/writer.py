@@ -24,7 +24,7 @@ from skipmodal.image import ImageConfig
 from skipmodal.plain_yaml import read_yaml
 
 SHARD_BYTES = 2 << 30
-DESCRIBED = ("kind", "source", "licence", "image", "audio")  # settings that dataset.yaml repeats
+DESCRIBED = ("kind", "source", "licence", "image", "views", "audio")  # settings that dataset.yaml repeats
 EXAMPLES = 3  # rows shown for each reason
 JOURNAL, SETTINGS, REPLACED = "journal.jsonl", "settings.yaml", "replaced"  # only in OUT.partial
 
@@ -102,8 +102,8 @@ class DatasetWriter:
     are on disk, so what the journal doesn't name is cut off and done again. The first `done` rows are done.
 
     Args:
-        settings: all that decides the content, in plain types; `kind`, `source`, `licence`, `image`, `audio`
-            also go into dataset.yaml.
+        settings: all that decides the content, in plain types; those in DESCRIBED also go into
+            dataset.yaml.
         digests: one for each row of the source, to tell on resuming whether it is still the same.
         overwrite: replace a complete OUT in the end, and start anew where OUT.partial can't be resumed.
 
@@ -125,6 +125,7 @@ class DatasetWriter:
         self._layout = array_layout(
             ImageConfig.model_validate(image) if image else None,
             AudioConfig.model_validate(audio) if audio else None,
+            settings.get("views"),
         )
         self._shard_bytes = shard_bytes
         self._arrays: list[GrowingArray] = []

@@ -182,6 +182,25 @@ def test_a_part_of_the_words_of_recordings_alone_is_spelled(datasets):
     assert counts[0] > counts[1] > counts[2] == 0
 
 
+def test_pictures_are_seen_by_any_of_their_views(captioned, monkeypatch):
+    meta = captioned[0].meta
+    image = meta.image.model_copy(update={"encoder": "efficientnet_lite0"})
+    captioned[0].meta = meta.model_copy(update={"views": 2, "image": image})
+    monkeypatch.setattr(PreparedDataset, "features", lambda self, i, view=0: np.full((1, 1), 10 * i + view))
+    config = DataConfig(batch_size=4, captions=2, sampling="image-text")
+    batches, shares = (
+        [TrainingBatches(*captioned, config, WORDLESS, 3, rank, count) for rank in range(count)] for count in (1, 2)
+    )
+    seen = []
+    for number in range(20):
+        whole = batches[0][number]
+        assert [f"{int(each) // 10}" for each in whole.features] == whole.names
+        seen += [int(each) % 10 for each in whole.features]
+        for rank, share in enumerate(shares):
+            assert torch.equal(share[number].features, whole.features[rank::2])
+    assert sorted(set(seen)) == [0, 1, 2] and min(map(seen.count, (0, 1, 2))) > 15
+
+
 @pytest.fixture
 def captioned(tmp_path, datasets):
     from skipmodal.data.prepare import prepare_image_text

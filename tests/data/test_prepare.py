@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from skipmodal.audio import AudioConfig, spectrograms
@@ -20,7 +22,9 @@ from skipmodal.data.prepare import mel_batch, prepare_image_text, prepare_text_s
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.writer import PrepReport
 from skipmodal.errors import UserError
-from skipmodal.image import ImageConfig, read_image
+from skipmodal.features import efficientnet
+from skipmodal.features.efficientnet import EfficientNetLite
+from skipmodal.image import ImageConfig, read_image, read_views, shrink, to_tensor
 
 IMAGE = ImageConfig(size=16)
 AUDIO = AudioConfig(sample_rate=8000, n_fft=512, win_length=400, hop_length=100, n_mels=12)
@@ -101,6 +105,37 @@ def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path, dry_run: 
     assert report.dropped == {"missing file": 2}
     assert report.kept.total() == 1
     assert not (tmp_path / "d.partial").exists()
+
+
+def test_views_of_training_pictures_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EfficientNetLite, "load_published", lambda self, classifier=None: self.eval())
+    monkeypatch.setattr(prepare, "BATCH", 3)  # pictures and their views don't fill batches evenly
+    torch.manual_seed(0)
+    networks: list[EfficientNetLite] = []
+    build = efficientnet.build
+    monkeypatch.setattr(efficientnet, "build", lambda name: networks.append(build(name)) or networks[-1])
+    config = ImageConfig(size=16, encoder="efficientnet_lite0")
+    source = pictures(tmp_path, 3)
+    lines = source.read_text().split("\n")
+    splits = ("split", "train", "val", "train")
+    source.write_text("\n".join(f"{line},{split}" for line, split in zip(lines, splits, strict=True)))
+    prepare_image_text(source, tmp_path / "d", image=config, views=2, device="cpu")
+    prepare_image_text(source, tmp_path / "plain", image=config, device="cpu")
+    data = PreparedDataset(tmp_path / "d")
+    assert data.meta.views == 2 and PreparedDataset(tmp_path / "plain").meta.views is None
+    shown = read_views(tmp_path / "p2.png", config, 2, zlib.crc32(b"p2"))
+    with torch.inference_mode():
+        expected = networks[0](to_tensor(shown)).half().numpy()
+    for view in range(3):
+        np.testing.assert_allclose(data.features(2, view), expected[view], rtol=1e-2, atol=1e-3)
+    assert data.features(1).any() and not data.features(1, 1).any()  # of the val split
+    for i in range(3):
+        assert (data.image(i) == shrink(read_image(tmp_path / f"p{i}.png", config), 16)).all()
+
+
+def test_views_need_an_encoder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="views are for a frozen image encoder: --encoder"):
+        prepare_image_text(pictures(tmp_path, 2), tmp_path / "d", image=IMAGE, views=1)
 
 
 def test_a_dry_run_refuses_what_the_header_shows(tmp_path: Path) -> None:

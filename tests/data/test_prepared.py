@@ -155,7 +155,7 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "d" / "dataset.yaml"
     good = yaml.safe_load(file.read_text())
     for change, message in (
-        ({"format": 2}, "format 2, this version reads format 1"),
+        ({"format": 1}, "format 1, this version reads format 2"),
         ({"colour": "red"}, "colour: Extra inputs"),
         ({"image": {"size": 1}}, "image.size"),
         ({"kind": "text-speech"}, "text-speech needs `audio`"),

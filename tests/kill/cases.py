@@ -104,13 +104,17 @@ def _make_recordings(data: Path) -> None:
     (data / "rows.csv").write_text("\n".join(rows))
 
 
-def _prepare_pictures(encoder: str, data: Path, out: Path) -> None:
+def _prepare_pictures(encoder: str, views: int, data: Path, out: Path) -> None:
     EfficientNetLite.load_published = lambda self, classifier=None: self.eval()  # type: ignore[method-assign]  # random ones will do
     import torch
 
     torch.manual_seed(0)
     config = ImageConfig.model_validate({"size": 16, "encoder": encoder})
-    _complete(partial(prepare_image_text, data / "rows.csv", out / "prepared", image=config, jobs=2, device="cpu"))
+    _complete(
+        partial(
+            prepare_image_text, data / "rows.csv", out / "prepared", image=config, views=views, jobs=2, device="cpu"
+        )
+    )
 
 
 def _prepare_recordings(data: Path, out: Path) -> None:
@@ -134,8 +138,8 @@ CASES: dict[str, Case] = {
     "workers": training(data={"workers": 2}),
     "self-critical": training(model={"kind": "tokens", "words": 6}, loss={"self_critical": 1.0}),
     "two processes": Case(make_toy, _together, processes=2),
-    "pictures": Case(_make_pictures, partial(_prepare_pictures, "none")),
-    "pictures with encoder": Case(_make_pictures, partial(_prepare_pictures, "efficientnet_lite0")),
+    "pictures": Case(_make_pictures, partial(_prepare_pictures, "none", 0)),
+    "pictures with encoder": Case(_make_pictures, partial(_prepare_pictures, "efficientnet_lite0", 1)),
     "recordings": Case(_make_recordings, _prepare_recordings),
 }
 
