@@ -33,6 +33,7 @@ EncoderName = Literal["none", "efficientnet_lite0", "efficientnet_lite1", "effic
 # Pixels a side of what each sees.
 ENCODER_SIDES = {"efficientnet_lite0": 224, "efficientnet_lite1": 256, "efficientnet_lite2": 288, ALL_LITES: 288}
 FEATURE_STRIDE, FEATURE_WIDTH = 32, 1280  # of their grids
+MAX_VIEWS = 16  # of a picture, to train on
 LEAST_SHOWN = 0.7  # of each side of a picture, by a view of it
 POOLED = 7  # places a side of each grid, where there are three
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

@@ -7,7 +7,7 @@ import typer
 
 from skipmodal.cli.output import tell
 from skipmodal.errors import one_line
-from skipmodal.image import EncoderName
+from skipmodal.image import MAX_VIEWS, EncoderName
 from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ Encoder = Annotated[
 Views = Annotated[
     int,
     typer.Option(
-        "--views", min=0, max=16, help="Cache so many more views of each training picture: parts of it, some mirrored."
+        "--views",
+        min=0,
+        max=MAX_VIEWS,
+        help="Cache so many more views of each training picture: parts of it, some mirrored.",
     ),
 ]
 RegionsFile = Annotated[

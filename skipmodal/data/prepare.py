@@ -90,13 +90,13 @@ def prepare_image_text(
     if views and image.encoder not in ENCODER_SIDES:
         raise UserError("views are for a frozen image encoder: --encoder")
     encode: Callable[[list[Any]], list[tuple[np.ndarray, ...]]] = partial(_as_rows, config=image)
-    load = one_by_one(partial(_load_picture, config=image, views=views))
+    load = one_by_one(partial(_load_picture, config=image))
     if dry_run:
         load = one_by_one(partial(_check_picture, regions=found))
     elif found is not None:
         load, encode = one_by_one(partial(_load_regions, config=image, regions=found)), _with_regions
     elif image.encoder != "none":
-        encode = _FeatureEncoder(image, views, place)
+        load, encode = one_by_one(partial(_load_views, config=image, views=views)), _FeatureEncoder(image, views, place)
     pipeline = Pipeline(rows, _captions, load, encode, jobs)
     if dry_run:
         return pipeline.check()
@@ -251,12 +251,17 @@ def _file(row: Row) -> Path:
 # ---------------------------------------------------------------- pictures
 
 
-def _load_picture(row: Row, texts: list[str], config: ImageConfig, views: int = 0) -> Loaded:
-    """The picture at the encoder's size; with `views`, it and they, or it alone outside the training split."""
+def _load_picture(row: Row, texts: list[str], config: ImageConfig) -> Loaded:
     try:
-        if not views:
-            return Loaded(row, texts, read_image(_file(row), config))
-        count = views if row.split == "train" else 0
+        return Loaded(row, texts, read_image(_file(row), config))
+    except UserError as error:
+        raise Unusable("unreadable picture", str(error)) from error
+
+
+def _load_views(row: Row, texts: list[str], config: ImageConfig, views: int) -> Loaded:
+    """The picture and, of the training split, its views: (1 or more, side, side, 3)."""
+    count = views if row.split == "train" else 0
+    try:
         return Loaded(row, texts, read_views(_file(row), config, count, zlib.crc32(row.id.encode())))
     except UserError as error:
         raise Unusable("unreadable picture", str(error)) from error
@@ -267,7 +272,7 @@ def _as_rows(pictures: list[np.ndarray], config: ImageConfig) -> list[tuple[np.n
 
 
 class _FeatureEncoder:
-    """Pictures at the encoder's size -> (picture at the dataset's size, features) rows, with those of their views."""
+    """Pictures at the encoder's size, each with its views -> (picture at the dataset's size, features, theirs) rows."""
 
     def __init__(self, config: ImageConfig, views: int, device: "torch.device") -> None:
         from skipmodal.features import efficientnet
@@ -276,30 +281,26 @@ class _FeatureEncoder:
         self.encoder = efficientnet.build(config.encoder).load_published().to(device)
 
     def __call__(self, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-        """Pictures (side, side, 3), or with views (1 + count, side, side, 3) of each, count being all or none."""
-        if not self.views:
-            features = self._features(pictures)
-            return [(*each, grid) for each, grid in zip(_as_rows(pictures, self.config), features, strict=True)]
         features = self._features([view for views in pictures for view in views])
         first, rows = 0, []
         for views, images in zip(pictures, _as_rows([each[0] for each in pictures], self.config), strict=True):
-            own = features[first : first + len(views)]
-            of_views = np.zeros((1, self.views, *own.shape[2:]), own.dtype)
-            of_views[0, : len(views) - 1] = own[1:, 0]
-            rows.append((*images, own[0], of_views))
+            own, *others = features[first : first + len(views)]
             first += len(views)
+            row = (*images, own[None])
+            if self.views:
+                row += (np.stack(others or [np.zeros_like(own)] * self.views)[None],)
+            rows.append(row)
         return rows
 
-    def _features(self, pictures: list[np.ndarray]) -> np.ndarray:
-        """(N, 1, places, width)."""
+    def _features(self, pictures: list[np.ndarray]) -> list[np.ndarray]:
         import torch
 
-        found = []
+        features: list[np.ndarray] = []
         with torch.inference_mode():
             for start in range(0, len(pictures), BATCH):
                 batch = to_tensor(np.stack(pictures[start : start + BATCH])).to(self.device)
-                found.append(self.encoder(batch).half().cpu().numpy()[:, None])
-        return np.concatenate(found) if found else np.empty((0, 1, *(self.config.cached or ())), np.float16)
+                features.extend(self.encoder(batch).half().cpu().numpy())
+        return features
 
 
 def _load_regions(row: Row, texts: list[str], config: ImageConfig, regions: Regions) -> Loaded:

@@ -29,7 +29,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path
-from skipmodal.image import ImageConfig
+from skipmodal.image import MAX_VIEWS, ImageConfig
 from skipmodal.plain_yaml import parse_yaml
 from skipmodal.text import known
 
@@ -39,7 +39,6 @@ SPLITS = ("train", "val", "test")
 INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sample", "samples")
 LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
 MAX_META_BYTES = 1 << 20
-MAX_VIEWS = 16
 CHECKED_ITEMS = 1 << 16  # of the index, at once
 _ID = re.compile(r"\w[\w.-]{0,199}")  # a name of a file, in its folder: see `sources.safe_id`
 
@@ -54,9 +53,7 @@ class DatasetMeta(BaseModel):
     source: str
     licence: str
     image: ImageConfig | None = None
-    views: Annotated[int, Field(ge=1, le=MAX_VIEWS, description="of each training picture, beside itself")] | None = (
-        None
-    )
+    views: Annotated[int, Field(ge=1, le=MAX_VIEWS)] | None = None  # of each training picture, beside itself
     audio: AudioConfig | None = None
     items: dict[Literal["train", "val", "test"], int]
     texts: int = Field(description="texts of all items together")
