@@ -4,11 +4,12 @@
 #   SPEECH     a manifest of recordings, separated by tabs: id, audio, text and split (docs/howto/prepare.md)
 #   RUNS       a folder for the prepared data, four trainings and the exported checkpoint
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
-# The programs flite and espeak-ng speak as other voices, which the model learns to hear.
+# The programs flite and espeak-ng speak as other voices, which the model learns to hear; VOICES=MANIFEST in the
+# environment adds recordings of further ones.
 # The same command goes on where it was stopped. Two processes share each training, on two cores as they are; PROCESSES=1
 # in the environment makes it one, which a GPU wants.
 set -eu
-[ $# -ge 3 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 photos=$1 speech=$2 runs=$3
 shift 3
 export OMP_NUM_THREADS=1
@@ -37,21 +38,30 @@ exported() { # the old one stays until the new one is there
 prepared() { # DATASET COMMAND ...
     [ -f "$1/dataset.yaml" ] || { shift; "$@"; }
 }
-again() { # the recordings, and the sentences that are trained on once more without one, to be spoken by other voices
-    awk -F '\t' -v OFS='\t' -v folder="$(cd "$(dirname "$speech")" && pwd)" '
+heard() { # the recordings; their sentences to train on once more, for other voices to speak; the recordings of VOICES
+    awk -F '\t' -v OFS='\t' -v here="$(pwd)" '
         { sub(/\r$/, "") }
-        NR == 1 {
+        FNR == 1 {
+            split("", column)
             for (i = 1; i <= NF; i++) column[$i] = i
-            if (!column["id"] || !column["audio"] || !column["text"] || !column["split"]) exit 1
-            print
+            if (!column["id"] || !column["audio"] || !column["text"] || !column["split"]) {
+                print FILENAME ": must name the columns id, audio, text and split, separated by tabs" >"/dev/stderr"
+                exit 1
+            }
+            folder = (FILENAME ~ "^/" ? "" : here "/") FILENAME
+            sub("[^/]*$", "", folder)
+            if (NR == 1) print "id", "audio", "text", "split"
             next
         }
-        { if ($column["audio"] !~ "^/") $column["audio"] = folder "/" $column["audio"]; print }
-        $column["split"] == "train" { $column["audio"] = ""; $column["id"] = $column["id"] "-again"; print }
-    ' "$speech" || { echo "$speech: must name the columns id, audio, text and split, separated by tabs" >&2; exit 1; }
+        {
+            id = $column["id"]; audio = $column["audio"]; text = $column["text"]; split_name = $column["split"]
+            print id, (audio ~ "^/" ? "" : folder) audio, text, split_name
+        }
+        FILENAME == ARGV[1] && split_name == "train" { print id "-again", "", text, split_name }
+    ' "$speech" ${VOICES:+"$VOICES"}
 }
 voices() { # twice as often by the two that were made from people's recordings
-    again >"$runs/voices.tsv"
+    heard >"$runs/voices.tsv"
     skipmodal prep text-speech "$runs/voices.tsv" "$runs/voices" --max-chars 100 --power 1.25 --speak flite:slt \
         --speak flite:rms --speak flite:kal16 --speak flite:slt --speak flite:rms --speak espeak-ng:en-us \
         --speak espeak-ng:en-us+f2 --speak espeak-ng:en-us+m3 --speak espeak-ng:en-gb+f4 --speak espeak-ng:en-gb+m5
