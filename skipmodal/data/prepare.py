@@ -90,7 +90,7 @@ def prepare_image_text(
     if views and image.encoder not in ENCODER_SIDES:
         raise UserError("views are for a frozen image encoder: --encoder")
     encode: Callable[[list[Any]], list[tuple[np.ndarray, ...]]] = partial(_as_rows, config=image)
-    load = one_by_one(partial(_load_picture, config=image))
+    load = one_by_one(partial(_load_picture, read=partial(read_image, config=image)))
     if dry_run:
         load = one_by_one(partial(_check_picture, regions=found))
     elif found is not None:
@@ -251,20 +251,17 @@ def _file(row: Row) -> Path:
 # ---------------------------------------------------------------- pictures
 
 
-def _load_picture(row: Row, texts: list[str], config: ImageConfig) -> Loaded:
+def _load_picture(row: Row, texts: list[str], read: Callable[[Path], np.ndarray]) -> Loaded:
     try:
-        return Loaded(row, texts, read_image(_file(row), config))
+        return Loaded(row, texts, read(_file(row)))
     except UserError as error:
         raise Unusable("unreadable picture", str(error)) from error
 
 
 def _load_views(row: Row, texts: list[str], config: ImageConfig, views: int) -> Loaded:
     """The picture and, of the training split, its views: (1 or more, side, side, 3)."""
-    count = views if row.split == "train" else 0
-    try:
-        return Loaded(row, texts, read_views(_file(row), config, count, zlib.crc32(row.id.encode())))
-    except UserError as error:
-        raise Unusable("unreadable picture", str(error)) from error
+    count, seed = views if row.split == "train" else 0, zlib.crc32(row.id.encode())
+    return _load_picture(row, texts, partial(read_views, config=config, count=count, seed=seed))
 
 
 def _as_rows(pictures: list[np.ndarray], config: ImageConfig) -> list[tuple[np.ndarray, ...]]:
@@ -306,7 +303,7 @@ class _FeatureEncoder:
 def _load_regions(row: Row, texts: list[str], config: ImageConfig, regions: Regions) -> Loaded:
     """The picture at the dataset's size, and the features of its regions."""
     _check_regions(row, regions)
-    loaded = _load_picture(row, texts, config)
+    loaded = _load_picture(row, texts, partial(read_image, config=config))
     return replace(loaded, media=(loaded.media, regions[_file(row).stem]))
 
 
