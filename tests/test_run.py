@@ -59,7 +59,7 @@ def test_every_stage_in_order_and_its_time(run):
     assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_hearing"]
     assert all("train.max_steps=3" in line for line in trained)
     assert "--init" not in trained[0] and "--resume" in trained[0]
-    for line, start in zip(trained[1:], ("base/latest", "averaged", "voice/latest"), strict=True):
+    for line, start in zip(trained[1:], ("base/latest", "averaged", "speaking/latest"), strict=True):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
     assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[5][1:3]] == ["base/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]

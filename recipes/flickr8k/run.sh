@@ -86,7 +86,7 @@ stage voices prepared "$runs/voices" voices
 stage base train base "$runs/base" none "$@"
 stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@"
 [ -d "$runs/averaged" ] || stage average skipmodal average "$runs/base/latest" "$runs/critical/latest" -o "$runs/averaged"
-stage voice train base_speech "$runs/voice" "$runs/averaged" "$@"
-stage hearing train base_hearing "$runs/hearing" "$runs/voice/latest" "data.text_speech=$runs/voices" "$@"
+stage speaking train base_speech "$runs/speaking" "$runs/averaged" "$@"
+stage hearing train base_hearing "$runs/hearing" "$runs/speaking/latest" "data.text_speech=$runs/voices" "$@"
 stage confidence skipmodal calibrate "$runs/hearing/latest" --data "$runs/flickr8k"
 stage export exported
