@@ -54,6 +54,7 @@ class DataConfig(Section):
 class AnyModel(Section):
     """What the network of every kind has."""
 
+    in_training: ClassVar[tuple[str, ...]] = ("dropout", "warp")  # ends of settings that no weight depends on
     features: ClassVar[bool] = False  # whether pictures are read as the features that prep cached of them
 
     kind: str
@@ -95,7 +96,7 @@ class MediaModel(SpokenModel):
     image_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=4)] = (64, 128, 256, 512)
     speech_channels: tuple[Size, Size] = (32, 64)
     speech_gru: Size = 256
-    speech_decoder: Size = Field(default=256, description="GRU and LSTM units")
+    speech_decoder: Size = Field(default=256, ge=2, description="GRU and LSTM units")
     speech_dropout: Dropout = Field(default=0.3, description="in the recurrent layers of D_spch")
 
 

@@ -55,7 +55,8 @@ def dump_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def architecture(recipe: Recipe) -> dict[str, Any]:
     """What `model` says of the trained network; the rest matters in training alone."""
-    return {key: value for key, value in dump_recipe(recipe)["model"].items() if not key.endswith(("dropout", "warp"))}
+    model = dump_recipe(recipe)["model"]
+    return {key: value for key, value in model.items() if not key.endswith(recipe.model.in_training)}
 
 
 def recipe_names() -> list[str]:

@@ -14,8 +14,14 @@ from skipmodal.tokenizer import Tokenizer
 
 def build(config: AnyModel, audio: AudioConfig, image: ImageConfig, tokenizer: Tokenizer) -> System:
     """Raises UserError for settings that don't fit the data."""
-    system: Any = SkipModal
-    if config.kind in comparators():
-        system = import_module(f"skipmodal.comparators.{config.kind}").SYSTEM
+    system: Any = system_class(config.kind)
     built: System = system(config, audio, image, tokenizer)
     return built
+
+
+def system_class(kind: str) -> type[System]:
+    """Ours, or the comparator that has a file of that name."""
+    if kind not in comparators():
+        return SkipModal
+    found: type[System] = import_module(f"skipmodal.comparators.{kind}").SYSTEM
+    return found

@@ -41,4 +41,4 @@ def markdown(table: Table) -> str:
     rows = [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (table.heads, rule, *table.rows)
     ]
-    return "\n".join([f"**{table.title}**", "", *rows])
+    return "\n".join([*([f"**{table.title}**", ""] if table.title else []), *rows])

@@ -70,7 +70,7 @@ def test_every_stage_in_order_and_its_time(run):
         "base",
         "captions",
         "average",
-        "voice",
+        "speaking",
         "hearing",
         "confidence",
         "export",

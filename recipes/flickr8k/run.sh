@@ -25,8 +25,9 @@ stage() { # NAME COMMAND ...: how long it took is kept, also where it failed or 
     trap took EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
+    trap 'exit 143' TERM
     "$@"
-    trap - EXIT HUP INT
+    trap - EXIT HUP INT TERM
     took
 }
 exported() { # the old one stays until the new one is there

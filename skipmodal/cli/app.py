@@ -66,6 +66,8 @@ def main() -> None:
             sys.exit(f"skipmodal: error: {one_line(str(error.filename))}: cannot be used ({error.strerror})")
         if error.filename is not None:  # what fails at a file is told where it does: this is a fault of ours
             raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):
+            sys.exit(f"skipmodal: error: {one_line(error.strerror or str(error))}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for stdout would fail once more at exit
         sys.exit(f"skipmodal: error: stdout: cannot be written ({error.strerror}); free space, or write elsewhere")
     except KeyboardInterrupt:

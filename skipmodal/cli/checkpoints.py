@@ -33,10 +33,12 @@ def info(
     typer.echo(f"{folder}: of kind {recipe.model.kind}, {sum(blocks.values()):,} parameters, {size / 1e6:.1f} MB")
     for name, parameters in blocks.items():
         typer.echo(f"  {name:<16}{parameters:>12,}")
-    words = f"{len(model.tokenizer.words):,} words whole, " if model.tokenizer.words else ""
-    typer.echo(f"writes: {words}66 characters")
-    sure = "calibrated on pictures" if loaded.confidence else "not calibrated (skipmodal calibrate)"
-    typer.echo(f"confidence: {sure}")
+    if "text" in model.writes:
+        words = f"{len(model.tokenizer.words):,} words whole, " if model.tokenizer.words else ""
+        typer.echo(f"writes: {words}66 characters")
+    if "text" in model.writes and "image" in model.reads:
+        sure = "calibrated on pictures" if loaded.confidence else "not calibrated (skipmodal calibrate)"
+        typer.echo(f"confidence: {sure}")
     typer.echo(f"data: {recipe.data.image_text}, {recipe.data.text_speech}")
     typer.echo("audio: " + ", ".join(f"{key} {value}" for key, value in loaded.audio.model_dump().items()))
     typer.echo("image: " + ", ".join(f"{key} {value}" for key, value in loaded.image.model_dump().items()))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from skipmodal.cli.options import CHECKPOINT, BatchSize, Beam, Device, MaxCharacters, MaxSeconds
-from skipmodal.errors import UserError, require
+from skipmodal.errors import UserError
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
-    from skipmodal.evaluation.measure import PAIRED, measure
+    from skipmodal.evaluation.measure import PAIRED, check_packages, measure
     from skipmodal.evaluation.plots import check_plots, make_plots
     from skipmodal.evaluation.report import print_report, write_page, write_report
     from skipmodal.evaluation.vocabulary import check_recordings
@@ -66,8 +66,7 @@ def evaluate(
     chosen = pick_device(device)
     if against and task not in PAIRED:
         raise UserError(f"--against: {task} takes one dataset")
-    if task == "embedding":
-        require("eval --task embedding", sklearn="scikit-learn")
+    check_packages(task)
     hear = Transcriber(transcriber, cache) if transcriber else None
     limits = {"max_seconds": max_seconds, "max_text": max_characters, "beam": beam}
     loaded = load_checkpoint(checkpoint, chosen)

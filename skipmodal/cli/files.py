@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from skipmodal.cli.output import tell
 from skipmodal.errors import UserError
 from skipmodal.modality import SUFFIXES, Modality
 
-MAX_STDIN_BYTES = 200_000_000
+MAX_BYTES = 200_000_000  # of stdin, or of a text
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def find_inputs(given: list[str], source: Modality, recursive: bool) -> list[Inp
 def read_text(path: str) -> Input:
     """A text file, or stdin for -. Raises UserError where it can't be read or is empty."""
     try:
-        data = read_stdin() if path == "-" else Path(path).read_bytes()
+        if path == "-":
+            data = read_stdin()
+        else:
+            with open(path, "rb") as file:
+                data = _read(file, f"--file {path}")
     except OSError as error:
         raise UserError(f"--file {path}: cannot be read ({error.strerror or error})") from error
     try:
@@ -65,9 +70,13 @@ def read_text(path: str) -> Input:
 
 def read_stdin() -> bytes:
     """All of stdin. Raises UserError where it is too much."""
-    data = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
-    if len(data) > MAX_STDIN_BYTES:
-        raise UserError(f"stdin: more than {MAX_STDIN_BYTES // 1_000_000} MB")
+    return _read(sys.stdin.buffer, "stdin")
+
+
+def _read(file: BinaryIO, name: str) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{name}: more than {MAX_BYTES // 1_000_000} MB")
     return data
 
 

@@ -26,7 +26,14 @@ Jobs = Annotated[int | None, typer.Option(min=1, help="Decoding threads.", show_
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate every row, write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT once the new one is complete.")]
 
-Size = Annotated[int, typer.Option(min=16, max=1024, help="Pixels a side.")]
+
+def _power_of_two(size: int) -> int:
+    if size & (size - 1):
+        raise typer.BadParameter("must be a power of two: the image decoder doubles")
+    return size
+
+
+Size = Annotated[int, typer.Option(min=16, max=1024, callback=_power_of_two, help="Pixels a side, a power of two.")]
 Speak = Annotated[
     list[str] | None,
     typer.Option(

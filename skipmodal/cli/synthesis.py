@@ -65,7 +65,7 @@ File = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Speak all of a text file, sentence by sentence, into one; - reads stdin."),
 ]
-Pause = Annotated[float, typer.Option(min=0, help="Seconds of silence between the sentences of a text.")]
+Pause = Annotated[float, typer.Option(min=0, max=60, help="Seconds of silence between the sentences of a text.")]
 
 
 @dataclass(frozen=True)

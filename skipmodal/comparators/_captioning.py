@@ -15,9 +15,8 @@ from skipmodal.models.decoders.attending import AttendingDecoder
 from skipmodal.models.decoders.written import Written
 from skipmodal.models.encoders.image import ImageFeatures
 from skipmodal.models.latent import Latent
-from skipmodal.models.layers import length_mask
+from skipmodal.models.layers import length_mask, trim
 from skipmodal.models.search import Sentences, State
-from skipmodal.text import PAD
 
 Memory = tuple[Tensor, ...]  # what each step of a decoder attends to, a row an item
 
@@ -89,7 +88,7 @@ class RecurrentDecoder(AttendingDecoder):
         """What is computed once an item: tensors with a row each."""
         raise NotImplementedError
 
-    def first(self, latent: Latent, memory: Memory) -> State:
+    def first(self, latent: Latent) -> State:
         """Before the first token: tensors (1, B, width)."""
         raise NotImplementedError
 
@@ -99,7 +98,7 @@ class RecurrentDecoder(AttendingDecoder):
 
     def states(self, latent: Latent, history: Tensor, starts: Tensor, owners: Tensor | None) -> tuple[Tensor, Tensor]:
         memory = self.remember(latent)
-        state = self.first(latent, memory)
+        state = self.first(latent)
         if owners is not None:
             memory, state = tuple(part[owners] for part in memory), tuple(part[:, owners] for part in state)
         states, attention = [], []
@@ -117,7 +116,7 @@ class RecurrentDecoder(AttendingDecoder):
             y, _, state = self.step(self.embedded(tokens)[:, 0], repeated, state)
             return y[:, None], state
 
-        return advance, self.first(latent, memory)
+        return advance, self.first(latent)
 
 
 class Captioner(System):
@@ -141,8 +140,7 @@ class Captioner(System):
         outputs = Outputs()
         if len(batch.images):
             outputs.image, more = self.look(batch.pictures)
-            tokens = batch.tokens[: len(batch.owners)]
-            tokens = tokens[:, : max(int((tokens != PAD).sum(1).max()), 1)]
+            tokens = trim(batch.tokens[: len(batch.owners)])
             written = self.text_decoder(outputs.image, tokens, batch.owners)
             outputs.written["text_from_image"] = [written]
             outputs.own = self.own_losses(outputs.image, more, written, batch, wanted)

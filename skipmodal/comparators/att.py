@@ -106,7 +106,7 @@ class AttDecoder(RecurrentDecoder):
         assert latent.suggested is not None
         return (self.embedded(latent.suggested.tokens[:, :, 0]),)
 
-    def first(self, latent: Latent, memory: Memory) -> State:
+    def first(self, latent: Latent) -> State:
         nothing = latent.u.new_zeros(1, len(latent.u), self.width)
         return lstm_step(self.rnn, self.picture(latent.u), (nothing, nothing))[1]
 

@@ -4,7 +4,7 @@ As there, convolutions and a GRU sum up the target's mel, attention of several h
 learned tokens, and what it finds, the style, is added to every state of Tacotron's text encoder. In synthesis there is
 no target: the style is that of the weights that the tokens had in training on average, a running mean. Left out:
 phonemes; styles by choice, of one token or of another recording; its LSTMs and dilated convolutions, in whose place
-Tacotron's GRUs and CBHG stay. r is 5 for 2.
+Tacotron's GRUs and CBHG stay. r is 5 for 2, and the convolutions have half of the channels.
 """
 
 from typing import Annotated, Literal

@@ -7,7 +7,7 @@ beside what Deep Speech 2 here leaves out: the deeper network of that paper.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -29,6 +29,8 @@ from skipmodal.tokenizer import Tokenizer
 
 class PolicyLearningModel(DeepSpeech2Model):
     """Its sizes, which are those of Deep Speech 2, and what is sampled."""
+
+    in_training: ClassVar[tuple[str, ...]] = (*DeepSpeech2Model.in_training, "samples", "errors")
 
     kind: Literal["policy_learning"] = "policy_learning"  # type: ignore[assignment]
     samples: Positive = Field(default=4, description="transcripts a recording that are sampled; the paper: 1")

@@ -132,7 +132,7 @@ class RfnetDecoder(RecurrentDecoder):
     def remember(self, latent: Latent) -> Memory:
         return self.attention.remember(latent.u, latent.mask)
 
-    def first(self, latent: Latent, memory: Memory) -> State:
+    def first(self, latent: Latent) -> State:
         return latent.u[None, :, -1], latent.z[None, :, -1]
 
     def step(self, x: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, State]:

@@ -68,7 +68,7 @@ class SatDecoder(RecurrentDecoder):
     def remember(self, latent: Latent) -> Memory:
         return self.attention.remember(latent.u, latent.mask)
 
-    def first(self, latent: Latent, memory: Memory) -> State:
+    def first(self, latent: Latent) -> State:
         return tuple(part[None].contiguous() for part in torch.tanh(self.start(latent.mean)).chunk(2, 1))
 
     def step(self, x: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, State]:

@@ -32,7 +32,9 @@ class Tacotron2Model(SpokenModel):
 
     kind: Literal["tacotron2"] = "tacotron2"
     frames_per_step: Size = Field(default=4, description="r")
-    text_channels: Size = Field(default=256, description="character embedding, convolutions and both LSTM directions")
+    text_channels: Size = Field(
+        default=256, ge=2, description="character embedding, convolutions and both LSTM directions"
+    )
     text_dropout: Dropout = Field(default=0.5, description="after each convolution of the text encoder")
     prenet: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (128, 128)
     prenet_dropout: Dropout = Field(default=0.5, description="in the pre-net, in synthesis too")

@@ -55,7 +55,7 @@ class UpDownDecoder(RecurrentDecoder):
     def remember(self, latent: Latent) -> Memory:
         return latent.mean, *self.attention.remember(latent.u, latent.mask)
 
-    def first(self, latent: Latent, memory: Memory) -> State:
+    def first(self, latent: Latent) -> State:
         return (latent.u.new_zeros(1, len(latent.u), self.width),) * 4
 
     def step(self, x: Tensor, memory: Memory, state: State) -> tuple[Tensor, Tensor, State]:

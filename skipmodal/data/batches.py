@@ -198,7 +198,8 @@ class TrainingBatches(torch.utils.data.Dataset[Batch]):
 
     @property
     def per_epoch(self) -> int:
-        """Batches in a pass over the larger dataset: all captions of A, or all recordings of B."""
+        """Batches in a pass over the larger dataset: all captions of A (or all its pictures, where each has several
+        captions in a batch), or all recordings of B."""
         of_a, of_b = (plan.per_epoch for plan in self._plans)
         longest = max(of_a, of_b)
         return {"mix": longest, "alternate": 2 * longest, "image-text": of_a, "text-speech": of_b}[self.sampling]

@@ -304,7 +304,11 @@ def _load_regions(row: Row, texts: list[str], config: ImageConfig, regions: Regi
     """The picture at the dataset's size, and the features of its regions."""
     _check_regions(row, regions)
     loaded = _load_picture(row, texts, partial(read_image, config=config))
-    return replace(loaded, media=(loaded.media, regions[_file(row).stem]))
+    try:
+        features = regions[_file(row).stem]
+    except UserError as error:
+        raise Unusable("unreadable features of regions", str(error)) from error
+    return replace(loaded, media=(loaded.media, features))
 
 
 def _check_regions(row: Row, regions: Regions) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
+from skipmodal.errors import require
 from skipmodal.evaluation import embedding, tasks, toy
 from skipmodal.evaluation.recall import evaluate_retrieval
 from skipmodal.evaluation.tasks import Report
@@ -25,6 +26,14 @@ FIGURES = {  # what a task may measure, by the names in its report; some need Ja
 }
 
 
+def check_packages(task: str) -> None:
+    """Raises UserError where a package is missing that a task needs."""
+    if task == "embedding":
+        require("eval --task embedding", sklearn="scikit-learn")
+    if task == "vocabulary" or (task in tasks.TASKS and task != "img2text"):
+        require("word error rates", jiwer="jiwer")
+
+
 def measure(
     checkpoint: Checkpoint, translator: Translator, task: str, dataset: PreparedDataset,
     against: PreparedDataset | None = None, *, transcriber: Transcriber | None = None, wavs: Path | None = None,
@@ -32,8 +41,9 @@ def measure(
 ) -> Report:  # fmt: skip
     """Runs one task; `against` is for those in PAIRED, the options (`split`, `limit`, `batch_size`, `advance`) for all.
 
-    Raises UserError for data that don't fit the task or the model.
+    Raises UserError for data that don't fit the task or the model, or where a package is missing.
     """
+    check_packages(task)
     if task == "retrieval":
         return evaluate_retrieval(translator, dataset, against, **options)
     if task == "toy":

@@ -10,7 +10,7 @@ import numpy as np
 
 from skipmodal.audio import write_audio
 from skipmodal.data.prepared import PreparedDataset
-from skipmodal.errors import UserError, require
+from skipmodal.errors import UserError
 from skipmodal.image import write_image
 from skipmodal.items import encode_items
 from skipmodal.metrics.captions import score_captions, tokenise
@@ -54,8 +54,6 @@ def evaluate(
     """
     if dataset.meta.kind != TASKS[task]:
         raise UserError(f"{dataset.path}: is a {dataset.meta.kind} dataset; {task} is measured on {TASKS[task]}")
-    if task != "img2text":
-        require("word error rates", jiwer="jiwer")
     if task.endswith("speech") and transcriber is None:
         raise UserError(f"{task} needs a transcriber to be heard; give --transcriber")
     items = dataset.indices(split)[:limit]

@@ -1,6 +1,6 @@
 """Dot-product attention with sinusoidal positions.
 
-No context is fed back into what makes the queries, so teacher forcing attends from all steps in one call.
+Where no context is fed back into what makes the queries, teacher forcing attends from all steps in one call.
 """
 
 from typing import NamedTuple

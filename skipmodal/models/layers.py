@@ -7,10 +7,17 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipmodal.text import PAD
+
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
     """(B,) lengths -> (B, size) bool, true where valid."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def trim(ids: Tensor) -> Tensor:
+    """(B, L) without the columns that are padding alone."""
+    return ids[:, : max(int((ids != PAD).sum(1).max()), 1)] if len(ids) else ids
 
 
 class Packing:

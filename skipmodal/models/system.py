@@ -30,7 +30,7 @@ from skipmodal.models.encoders.image import ImageEncoder, ImageTokenEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder, SpeechTokenEncoder
 from skipmodal.models.encoders.text import TextEncoder, TextTokenEncoder
 from skipmodal.models.latent import Encoded, Latent
-from skipmodal.models.layers import processes
+from skipmodal.models.layers import processes, trim
 from skipmodal.models.naming import name_unfamiliar
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD, SYMBOLS
@@ -158,7 +158,7 @@ class SkipModal(System):
         """One training pass: what the losses named in `wanted` need of the batch, and no more."""
         wanted = set(wanted)
         n_t = len(batch.owners)
-        tokens_a, tokens_b = _trim(batch.tokens[:n_t]), _trim(batch.tokens[n_t:])
+        tokens_a, tokens_b = trim(batch.tokens[:n_t]), trim(batch.tokens[n_t:])
         outputs = self._encode(batch, wanted)
         image, text_a, text_b, speech = outputs.image, outputs.text_a, outputs.text_b, outputs.speech
         if image is not None and wanted & {"text_from_image", "round_trip"}:
@@ -227,7 +227,7 @@ class SkipModal(System):
         end = n_t + n_b if every_text or wanted & {*SPEECH_LOSSES, "letters"} else n_t
         rows = torch.cat([firsts, torch.arange(n_t, end, device=firsts.device)])
         if len(rows):
-            texts = self.text_encoder(_trim(batch.ids[rows]), batch.lengths[rows])
+            texts = self.text_encoder(trim(batch.ids[rows]), batch.lengths[rows])
             for name, part in (("text_a", slice(0, len(firsts))), ("text_b", slice(len(firsts), None))):
                 if len(lengths := texts.lengths[part]):
                     encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
@@ -257,7 +257,7 @@ class SkipModal(System):
         Architecture for End-to-End Speech Recognition, 2017); a picture's by how like its u theirs is.
         """
         lengths = (ids != PAD).sum(1)
-        ids = _trim(ids)
+        ids = trim(ids)
         if latent.heard:
             letters = self.speech_letters(latent.u)[items]
             read = log_probability(letters, latent.lengths[items], ids, lengths - 1)
@@ -291,8 +291,3 @@ def _spelled(written: Written, logits: Tensor, spans: Tensor) -> Transcript:
     letters = lay_out(logits.softmax(3), spans)
     states = lay_out(written.taken[:, :, None].expand(-1, -1, logits.shape[2], -1), spans)
     return Transcript(states, letters.argmax(2), spans.sum(1), letters)
-
-
-def _trim(ids: Tensor) -> Tensor:
-    """(B, L) without the columns that are padding alone."""
-    return ids[:, : max(int((ids != PAD).sum(1).max()), 1)] if len(ids) else ids

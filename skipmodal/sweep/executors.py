@@ -113,7 +113,7 @@ def _received(receiver: Connection, status: int | None) -> Result:
     with receiver:
         try:
             found = receiver.recv()
-        except EOFError:
+        except (EOFError, OSError):  # before, or in the middle of what it had to tell
             return Result({}, 0.0, f"its process ended with status {status}")
     assert isinstance(found, Result)
     return found

@@ -13,12 +13,13 @@ from pydantic import Field, ValidationError
 from skipmodal.config import MAX_LISTED, DataConfig, Recipe, Section, describe
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, first_few
-from skipmodal.evaluation.measure import FIGURES
+from skipmodal.evaluation.measure import FIGURES, check_packages
 from skipmodal.evaluation.published import TABLES
 from skipmodal.evaluation.tasks import TASKS
 from skipmodal.metrics.transcribe import Transcriber
 from skipmodal.plain_yaml import read_yaml
 from skipmodal.recipe import load_recipe, recipes_folder
+from skipmodal.systems import system_class
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Name = Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]
@@ -42,6 +43,16 @@ class Measure(Section):
         if self.pair is not None:
             return f"{figure} ({self.pair} or text)"
         return f"{self.task} {figure}" if self.task in TASKS else figure
+
+    @property
+    def needs(self) -> tuple[set[str], set[str]]:
+        """What a system has to read and to write for it."""
+        if self.task == "toy":
+            return {"image", "text", "speech"}, {"text", "speech"}
+        if self.task == "embedding":
+            return {"text", *((self.pair,) if self.pair else ("image", "speech"))}, set()
+        source, _, target = self.task.replace("img", "image").partition("2")
+        return {source}, {target}
 
     def datasets(self, data: DataConfig) -> list[Path]:
         """Of a run's two datasets those that are measured on."""
@@ -161,6 +172,7 @@ def load_plan(file: str, folder: Path, overrides: Sequence[str] = ()) -> Plan:
         for measure in sweep.evaluate
         if system.then is not None and measure.task != "img2speech"
     ]
+    problems += [problem for run in runs if run.seed == sweep.seeds[0] for problem in _check_abilities(run)]
     problems += [
         f"{system.name}: train.seed is what `seeds` is for"
         for system in sweep.systems
@@ -198,6 +210,10 @@ def _twice(values: Sequence[str]) -> list[str]:
 
 def _check_measure(measure: Measure) -> Iterator[str]:
     task = measure.task
+    try:
+        check_packages(task)
+    except UserError as error:
+        yield f"evaluate: {error}"
     for figure in set(measure.figures) - set(FIGURES[task]):
         yield f"evaluate: {task} has no figure {figure!r}; it has {', '.join(FIGURES[task])}"
     if measure.pair is not None and task != "embedding":
@@ -212,6 +228,22 @@ def _check_measure(measure: Measure) -> Iterator[str]:
                 yield f"evaluate: {error}"
     elif measure.transcriber is not None:
         yield f"evaluate: {task} has no use for a `transcriber`"
+
+
+def _check_abilities(run: Run) -> Iterator[str]:
+    """Whether what is trained can do what is measured."""
+    for measure in run.measures:
+        first = measure.needs
+        if run.then is None:
+            wanted = [(run.recipe, *first)]
+        else:  # one writes a sentence, the other says it
+            wanted = [(run.recipe, first[0], {"text"}), (run.then, {"text"}, first[1])]
+        for recipe, reads, writes in wanted:
+            kind = recipe.model.kind
+            system = system_class(kind)
+            if not (reads <= system.reads and writes <= system.writes):
+                able = f"reads {' and '.join(sorted(system.reads))} and writes {' and '.join(sorted(system.writes))}"
+                yield f"{run.system}: {measure.task} can't be measured: a model of kind {kind} {able}"
 
 
 def _check_paper(system: System) -> Iterator[str]:

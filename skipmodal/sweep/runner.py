@@ -14,7 +14,7 @@ import os
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from skipmodal.translate import Translator
 
 CLOCK_SECONDS = 10.0  # of accounting that a killed run loses
 MAX_BYTES = 1_000_000  # of a file of ours
+ERROR_CHARACTERS = 10_000  # of an error: a pipe holds 64 KiB, and is read when the process has ended
 
 
 class Result(NamedTuple):
@@ -90,9 +91,9 @@ def attempt(run: Run) -> Result:
     try:
         return execute(run)
     except UserError as error:
-        return Result({}, 0.0, str(error))
+        return Result({}, 0.0, str(error)[:ERROR_CHARACTERS])
     except Exception as error:  # a fault of ours, or no memory left
-        with (run.folder / "train.log").open("a", buffering=1, encoding="utf-8") as log:
+        with suppress(OSError), (run.folder / "train.log").open("a", buffering=1, encoding="utf-8") as log:
             traceback.print_exc(file=log)
         return Result({}, 0.0, f"{type(error).__name__}: {reason(error)} (see {run.folder / 'train.log'})")
 
@@ -171,7 +172,8 @@ def _accounting(run: Run) -> Iterator[None]:
     finally:
         ended.set()
         clock.join()
-        note()
+        with suppress(UserError):  # a full disk: what ended the training is what to tell
+            note()
 
 
 def _cpu_seconds() -> float:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from skipmodal import tables
 from skipmodal.evaluation.published import TABLES
 from skipmodal.files import write_atomic
 from skipmodal.plots import draw_intervals, to_png
 from skipmodal.sweep.plan import Plan, Run
 from skipmodal.sweep.runner import Result
+from skipmodal.tables import Table
 
 LEVEL = 0.95  # of the intervals
 MINUTES = "CPU minutes"
@@ -85,19 +87,13 @@ def markdown(plan: Plan, rows: Sequence[Row]) -> str:
     columns, published = [*plan.columns, MINUTES], _published(rows)
     cells = [[row.name, str(row.seeds), *(str(row.cells[column]) for column in columns)] for row in rows]
     seeds = ", ".join(map(str, plan.seeds))
-    text = f"{_table(['system', 'seeds', *columns], cells)}\n"
+    text = tables.markdown(Table("", ["system", "seeds", *columns], cells)) + "\n\n"
     text += f"Mean ± standard deviation over those of the seeds {seeds} that are done.\n"
     if published:
         cells = [[row.name, *(row.published.get(head, "") for head in published)] for row in rows if row.published]
-        text += (
-            f"\n{_table(['system', *published], cells)}\nThe paper's own figures, of its own data: not comparable.\n"
-        )
+        text += "\n" + tables.markdown(Table("", ["system", *published], cells)) + "\n\n"
+        text += "The paper's own figures, of its own data: not comparable.\n"
     return text
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def as_csv(plan: Plan, rows: Sequence[Row]) -> str:

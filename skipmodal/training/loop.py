@@ -23,7 +23,7 @@ from skipmodal.config import OptimConfig, Recipe, TrainConfig
 from skipmodal.data.batches import TrainingBatches, mixed_sizes, validation_batches
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.device import pick_device
-from skipmodal.errors import UserError, reason
+from skipmodal.errors import UserError, first_few, reason
 from skipmodal.models.base import System
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
@@ -196,7 +196,7 @@ def _train(
                         save("latest")
                     raise UserError(
                         f"{bad_in_a_row} steps in a row had non-finite gradients, the last with the items "
-                        f"{', '.join(names)}; lower optim.lr or use optim.precision=fp32 "
+                        f"{', '.join(first_few(names, 20))}; lower optim.lr or use optim.precision=fp32 "
                         f"(the last good state is in {latest})"
                     )
                 at.skipped += 1

@@ -46,6 +46,8 @@ def recipe_to_resume(name: str, overrides: list[str], run: Path) -> tuple[Recipe
         kinds = f"model.kind={saved['model']['kind']}, and the recipe {name} {given.model.kind}"
         raise UserError(f"{run}: was started with {kinds}; give its recipe, or another --run")
     keys = [override.partition("=")[0] for override in overrides]
+    if whole := [key for key in keys if "." not in key]:
+        raise UserError(f"{whole[0]}: a run that goes on takes single settings, as {whole[0]}.KEY=VALUE")
     refused = [key for key in keys if key not in FREE and _get(saved, key) != _get(wanted, key)]
     if refused:
         pairs = ", ".join(f"{key}={_get(saved, key)}" for key in refused)

@@ -130,6 +130,8 @@ def test_a_text_file_is_spoken_whole(here, tokens, tmp_path, monkeypatch):  # no
         (["a dog", "-o", "-", "--vtt"], 1, "-o - has none"),
         (["a dog runs", "-o", "x.wav", "--max-seconds", "0.1"], 1, "takes more than 0.1 s"),
         (["a dog", "-o", "x.wav", "--pause", "-1"], 2, "--pause"),
+        (["a dog", "-o", "x.wav", "--pause", "inf"], 2, "--pause"),
+        (["--file", "/dev/zero", "-o", "x.wav"], 1, "/dev/zero: more than 200 MB"),
     ],
 )
 def test_what_can_be_wrong_with_texts(here, tokens, tmp_path, monkeypatch, args, status, message):  # noqa: F811

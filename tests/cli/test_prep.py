@@ -82,7 +82,9 @@ def test_what_can_be_fixed_is_one_line(source: Path, monkeypatch: pytest.MonkeyP
     assert not run(monkeypatch, "image-text", source, out, "--overwrite")
 
 
-@pytest.mark.parametrize("wrong", [["--size", "3"], ["--jobs", "0"], ["--colour"], ["--limit", "none"]])
+@pytest.mark.parametrize(
+    "wrong", [["--size", "3"], ["--size", "100"], ["--jobs", "0"], ["--colour"], ["--limit", "none"]]
+)
 def test_wrong_usage(source: Path, monkeypatch: pytest.MonkeyPatch, wrong: list[str]) -> None:
     assert run(monkeypatch, "image-text", source, source.parent / "d", *wrong) == 2
 

@@ -58,7 +58,7 @@ def attention_after_another_token(decoder, latent, batch):
 def first_step_elsewhere(decoder, latent, batch):
     """The first step's state, what it attends to, and the state with the weights of other places."""
     x, memory = decoder.embedded(batch.tokens[:3, :1])[:, 0], decoder.remember(latent)
-    state = decoder.first(latent, memory)
+    state = decoder.first(latent)
     y, weights, _ = decoder.step(x, memory, state)
     values, keys, mask = memory
     return y, weights, decoder.step(x, (values, keys.flip(1), mask), state)[0]

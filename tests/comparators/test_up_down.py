@@ -24,7 +24,7 @@ def test_attention_follows_what_was_said():
         assert (again.attention[:, :, 1] != written.attention[:, :, 1]).any()
         # From the same token on, the language LSTM's state alone tells the attention LSTM of another past.
         x, memory = system.text_decoder.embedded(BATCH.tokens[:3, :1])[:, 0], system.text_decoder.remember(latent)
-        first = system.text_decoder.first(latent, memory)
+        first = system.text_decoder.first(latent)
         _, plain, _ = system.text_decoder.step(x, memory, first)
         _, told, _ = system.text_decoder.step(x, memory, (*first[:2], first[2] + 1, first[3]))
         assert (plain != told).any()

@@ -144,6 +144,11 @@ def test_prep_stores_them_in_place_of_an_encoders(tmp_path):
         tmp_path / "manifest.csv", tmp_path / "b", image=ImageConfig(size=16), regions=tmp_path / "r.tsv"
     )
     assert report.kept.total() == 2 and report.dropped == {"no features of regions": 2}
+    table(tmp_path, {**FEATURES, "1": np.zeros((1, 6), "<f4")})
+    report = prepare_image_text(
+        tmp_path / "manifest.csv", tmp_path / "d", image=ImageConfig(size=16), regions=tmp_path / "r.tsv"
+    )
+    assert report.kept.total() == 3 and report.dropped == {"unreadable features of regions": 1}
     with pytest.raises(UserError, match="give one of both"):
         prepare_image_text(
             tmp_path / "manifest.csv", tmp_path / "c", image=ImageConfig(encoder="efficientnet_lite0"),

@@ -1,5 +1,8 @@
 """The sweep file: what is shipped is sound, and everything wrong in one is told before anything trains."""
 
+import importlib.util
+import json
+
 import pytest
 import yaml
 
@@ -80,6 +83,28 @@ def test_every_problem_is_told_at_once(sweep, toy, tmp_path):
     ):  # fmt: skip
         assert problem in str(caught.value), problem
     assert not (tmp_path / "a-b-s1").exists()
+
+
+def test_what_a_system_cannot_do_and_what_is_not_installed_is_told_before_it_trains(sweep, toy, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
+    file = sweep()
+    content = json.loads(file.read_text())
+    data = [f"data.image_text={toy / 'image-text'}", f"data.text_speech={toy / 'text-speech'}"]
+    content["systems"][1] = {"name": "speaks", "recipe": "tacotron", "set": data}
+    content["evaluate"].append({"task": "img2text", "figures": ["BLEU-1"]})
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        load_plan(str(file), tmp_path)
+    assert "full" not in str(caught.value)
+    able = "can't be measured: a model of kind tacotron reads text and writes speech"
+    for problem in (
+        f"speaks: toy {able}",
+        f"speaks: embedding {able}",
+        f"speaks: img2text {able}",
+        "needs scikit-learn",
+    ):
+        assert problem in str(caught.value), problem
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,26 @@ def test_a_fault_of_ours_is_one_line_and_a_traceback_in_the_log(sweep, tmp_path,
     ((_, result),) = in_this_process([run])
     assert result.error.startswith("MemoryError: no more (see ")
     assert "Traceback" in (run.folder / "train.log").read_text()
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_sweep(sweep, tmp_path, monkeypatch):
+    def broken(recipe, folder, resume):
+        shutil.rmtree(folder)
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(runner, "train", broken)
+    (run,) = load_plan(str(sweep(seeds=[0], systems=[("full", [])])), tmp_path / "runs").runs
+    ((_, result),) = in_this_process([run])
+    assert result.error.startswith("MemoryError: no more")
+
+
+def test_a_long_error_passes_between_processes(sweep, tmp_path, monkeypatch):
+    def refuse(run):
+        raise UserError("x" * 1_000_000)
+
+    monkeypatch.setattr(runner, "execute", refuse)
+    (run,) = load_plan(str(sweep(seeds=[0], systems=[("full", [])])), tmp_path / "runs").runs
+    assert len(runner.attempt(run).error) == runner.ERROR_CHARACTERS
 
 
 def test_a_process_that_dies_is_one_line(sweep, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skipmodal.errors import UserError
-from skipmodal.recipe import dump_recipe, load_recipe
+from skipmodal.recipe import architecture, dump_recipe, load_recipe
 from skipmodal.training.settings import recipe_to_fine_tune, recipe_to_resume
 from tests.cli.test_commands import here  # noqa: F401
 from tests.conftest import TINY
@@ -49,6 +49,13 @@ def test_resuming_keeps_what_the_run_was_started_with(run, recipe):
         recipe_to_resume(recipe, ["optim.lr=0.1", "loss.image=2"], run)
     with pytest.raises(UserError, match="kind=tokens"):
         recipe_to_resume("paper", [], run)
+    with pytest.raises(UserError, match=r"single settings, as train\.KEY=VALUE"):
+        recipe_to_resume(recipe, ["train={max_steps: 50}"], run)
+
+
+def test_what_only_training_uses_may_differ_from_the_weights_it_starts_from():
+    one, other = (load_recipe("policy_learning", [f"model.errors={errors}"]) for errors in ("words", "characters"))
+    assert one != other and architecture(one) == architecture(other) and "width" in architecture(one)
 
 
 def test_a_run_that_has_not_begun_starts_as_given(recipe, tmp_path):
