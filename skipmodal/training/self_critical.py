@@ -33,8 +33,8 @@ class SelfCritical:
     ) -> tuple[Tensor, Tensor]:
         """image of B pictures, references of each -> loss and mean reward (CIDEr-D in [0, 10]), scalars."""
         latent = image.rows(torch.arange(len(image.u), device=image.u.device).repeat_interleave(DRAWS))
-        # What is drawn and what is learned from it are of one policy, without dropout; but for a suggestion that was
-        # copied, which a draw doesn't copy again. The LSTM stay as they are:
+        # What is drawn and what is learned from it are of one policy, without dropout; but what a draw has copied it
+        # can't copy again, which isn't learned. The LSTMs stay as they are:
         # cuDNN's can't go back in evaluation mode.
         dropouts = [module for module in decoder.modules() if isinstance(module, nn.Dropout) and module.training]
         for module in dropouts:
