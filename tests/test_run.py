@@ -53,21 +53,22 @@ def test_every_stage_in_order_and_its_time(run):
     words = [line.split() for line in calls]
     commands = [line[0] for line in words]
     assert commands == [
-        "prep", "prep", "prep", "train", "train", "average", "train", "train", "calibrate", "export",
+        "prep", "prep", "prep", "train", "train", "train", "average", "train", "train", "calibrate", "export",
     ]  # fmt: skip
     trained = [line for line in words if line[0] == "train"]
-    assert [line[1] for line in trained] == ["base", "base_self_critical", "base_speech", "base_hearing"]
+    assert [line[1] for line in trained] == ["base", "base_seeing", "base_self_critical", "base_speech", "base_hearing"]
     assert all("train.max_steps=3" in line for line in trained)
     assert "--init" not in trained[0] and "--resume" in trained[0]
-    for line, start in zip(trained[1:], ("base/latest", "averaged", "speaking/latest"), strict=True):
+    for line, start in zip(trained[1:], ("base/latest", "seeing/latest", "averaged", "speaking/latest"), strict=True):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
-    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[5][1:3]] == ["base/latest", "critical/latest"]
+    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[6][1:3]] == ["seeing/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]
     assert stages == [
         "photos",
         "recordings",
         "voices",
         "base",
+        "seeing",
         "captions",
         "average",
         "speaking",

@@ -2,7 +2,7 @@
 # From photos and recordings to a model like the bundled one: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
 #   PHOTOS     Flickr8k's folder: photos, captions and the lists of the splits
 #   SPEECH     a manifest of recordings, separated by tabs: id, audio, text and split (docs/howto/prepare.md)
-#   RUNS       a folder for the prepared data, four trainings and the exported checkpoint
+#   RUNS       a folder for the prepared data, five trainings and the exported checkpoint
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
 # The programs flite and espeak-ng speak as other voices, which the model learns to hear; VOICES=MANIFEST in the
 # environment adds recordings of further ones.
@@ -85,8 +85,9 @@ stage recordings prepared "$runs/speech" skipmodal prep text-speech "$speech" "$
     --power 1.25
 stage voices prepared "$runs/voices" voices
 stage base train base "$runs/base" none "$@"
-stage captions train base_self_critical "$runs/critical" "$runs/base/latest" "$@"
-[ -d "$runs/averaged" ] || stage average skipmodal average "$runs/base/latest" "$runs/critical/latest" -o "$runs/averaged"
+stage seeing train base_seeing "$runs/seeing" "$runs/base/latest" "$@"
+stage captions train base_self_critical "$runs/critical" "$runs/seeing/latest" "$@"
+[ -d "$runs/averaged" ] || stage average skipmodal average "$runs/seeing/latest" "$runs/critical/latest" -o "$runs/averaged"
 stage speaking train base_speech "$runs/speaking" "$runs/averaged" "$@"
 stage hearing train base_hearing "$runs/hearing" "$runs/speaking/latest" "data.text_speech=$runs/voices" "$@"
 stage confidence skipmodal calibrate "$runs/hearing/latest" --data "$runs/flickr8k"
