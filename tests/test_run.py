@@ -61,7 +61,8 @@ def test_every_stage_in_order_and_its_time(run):
     assert "--init" not in trained[0] and "--resume" in trained[0]
     for line, start in zip(trained[1:], ("base/latest", "seeing/latest", "averaged", "speaking/latest"), strict=True):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
-    assert [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[6][1:3]] == ["seeing/latest", "critical/latest"]
+    averaged = [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[6][1:3]]
+    assert averaged == ["seeing/latest", "critical/latest"]
     stages = [line.split(":")[0] for line in err.splitlines()]
     assert stages == [
         "photos",
