@@ -76,7 +76,8 @@ class ImageConfig(BaseModel):
 
     @field_validator("size")
     @classmethod
-    def _power_of_two(cls, size: int) -> int:
+    def power_of_two(cls, size: int) -> int:
+        """The size; raises ValueError where it is none that the image decoder can draw."""
         if size & (size - 1):
             raise ValueError("must be a power of two, since the image decoder doubles")
         return size

@@ -7,7 +7,7 @@ import typer
 
 from skipmodal.cli.output import tell
 from skipmodal.errors import one_line
-from skipmodal.image import MAX_VIEWS, EncoderName
+from skipmodal.image import MAX_VIEWS, EncoderName, ImageConfig
 from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT once t
 
 
 def _power_of_two(size: int) -> int:
-    if size & (size - 1):
-        raise typer.BadParameter("must be a power of two: the image decoder doubles")
-    return size
+    try:
+        return ImageConfig.power_of_two(size)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 Size = Annotated[int, typer.Option(min=16, max=1024, callback=_power_of_two, help="Pixels a side, a power of two.")]
@@ -93,7 +94,6 @@ def image_text(
     Example: skipmodal prep image-text flickr8k/ prepared/image-text --encoder efficientnet_lite2
     """
     from skipmodal.data.prepare import prepare_image_text
-    from skipmodal.image import ImageConfig
 
     report = prepare_image_text(
         source, out, layout=layout, image=ImageConfig(size=size, encoder=encoder), regions=regions, views=views,

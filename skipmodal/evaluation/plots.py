@@ -11,7 +11,7 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, require
 from skipmodal.evaluation.curves import read_curves
 from skipmodal.evaluation.embedding import MIN_ITEMS, embed, project
-from skipmodal.evaluation.tasks import TASKS
+from skipmodal.evaluation.tasks import TASKS, direction
 from skipmodal.items import encode_items
 from skipmodal.models.latent import Latent
 from skipmodal.plots import Picture, check_matplotlib, draw_curves, draw_points, draw_sound, draw_words, to_png
@@ -58,7 +58,7 @@ def _plot_items(
     translator: Translator, dataset: PreparedDataset, task: str, count: int, split: str, then: Translator | None
 ) -> list[Picture]:
     """Speech beside its target, or what each word was read from."""
-    source, _, target = task.replace("img", "image").partition("2")
+    source, target = direction(task)
     pictures = []
     for number, i in enumerate(dataset.indices(split)[:count], 1):
         latent = encode_items(translator, dataset, np.array([i]), source)

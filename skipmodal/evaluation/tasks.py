@@ -59,7 +59,7 @@ def evaluate(
     items = dataset.indices(split)[:limit]
     if len(items) < 2:
         raise UserError(f"{dataset.path}: has fewer than two items in its {split} split")
-    source, _, target = task.replace("img", "image").partition("2")
+    source, target = direction(task)
     if then is not None and (target != "speech" or source == "text"):
         raise UserError(f"{task} takes one model; only a picture or a recording is first written, then said by another")
     details: list[dict[str, Any]] = []
@@ -81,6 +81,12 @@ def evaluate(
         advance(len(batch))
     figures, notes = _figures(task, details)
     return Report(task, f"{dataset.path.name} ({dataset.meta.source})", split, len(items), figures, details, notes)
+
+
+def direction(task: str) -> tuple[str, str]:
+    """The modalities of a translation: img2text -> image, text."""
+    source, _, target = task.replace("img", "image").partition("2")
+    return source, target
 
 
 def _speak(written: Sequence[Translation], speaker: Translator) -> list[Translation]:

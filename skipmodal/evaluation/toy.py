@@ -7,7 +7,7 @@ import numpy as np
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import WORDS, transcribe_tones
 from skipmodal.errors import UserError
-from skipmodal.evaluation.tasks import Report
+from skipmodal.evaluation.tasks import Report, direction
 from skipmodal.items import encode_items
 from skipmodal.translate import Translator
 
@@ -28,9 +28,9 @@ def evaluate_toy(
     figures: dict[str, float] = {}
     details = []
     chosen = [each.indices(split)[:limit] for each in (pictures, recordings)]
-    for direction, number in DIRECTIONS:
+    for way, number in DIRECTIONS:
         dataset = (pictures, recordings)[number]
-        source, _, target = direction.replace("img", "image").partition("2")
+        source, target = direction(way)
         hits = np.zeros(len(ATTRIBUTES) + 1)
         for start in range(0, len(chosen[number]), batch_size):
             batch = chosen[number][start : start + batch_size]
@@ -43,11 +43,9 @@ def evaluate_toy(
                 if not set(truth.split()) <= set(WORDS):
                     raise UserError(f"{dataset.path}: is not the toy world (it has the caption {truth[:60]!r})")
                 hits += [*(word in found.split() for word in truth.split()), found == truth]
-                details.append({"id": dataset.item(i)["id"], "task": direction, "references": [truth], "text": found})
+                details.append({"id": dataset.item(i)["id"], "task": way, "references": [truth], "text": found})
             advance(len(batch))
         names = (*ATTRIBUTES, "whole")
-        figures |= {
-            f"{direction} {name}": float(v) for name, v in zip(names, 100 * hits / len(chosen[number]), strict=True)
-        }
+        figures |= {f"{way} {name}": float(v) for name, v in zip(names, 100 * hits / len(chosen[number]), strict=True)}
     data = f"{pictures.path.name} and {recordings.path.name}"
     return Report("toy", data, split, sum(map(len, chosen)), figures, details)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skipmodal.models.latent import Latent
+from skipmodal.models.layers import trim
 from skipmodal.models.search import Sentences
 from skipmodal.text import PAD
 
@@ -51,5 +52,4 @@ def choose(latent: Latent, found: Sentences, fit: Fit) -> Sentences:
         if not latent.heard:
             score[rows] += found.log_probability[rows] / found.lengths[rows]
     best = score.view(-1, each).argmax(1) + each * torch.arange(len(latent.u), device=device)
-    longest = int((found.ids[best] != PAD).sum(1).max())
-    return Sentences(found.ids[best, :longest], found.capped[best], found.log_probability[best], found.lengths[best])
+    return Sentences(trim(found.ids[best]), found.capped[best], found.log_probability[best], found.lengths[best])

@@ -15,7 +15,7 @@ from skipmodal.data.prepared import PreparedDataset
 from skipmodal.errors import UserError, first_few
 from skipmodal.evaluation.measure import FIGURES, check_packages
 from skipmodal.evaluation.published import TABLES
-from skipmodal.evaluation.tasks import TASKS
+from skipmodal.evaluation.tasks import TASKS, direction
 from skipmodal.metrics.transcribe import Transcriber
 from skipmodal.plain_yaml import read_yaml
 from skipmodal.recipe import load_recipe, recipes_folder
@@ -51,7 +51,7 @@ class Measure(Section):
             return {"image", "text", "speech"}, {"text", "speech"}
         if self.task == "embedding":
             return {"text", *((self.pair,) if self.pair else ("image", "speech"))}, set()
-        source, _, target = self.task.replace("img", "image").partition("2")
+        source, target = direction(self.task)
         return {source}, {target}
 
     def datasets(self, data: DataConfig) -> list[Path]:
@@ -233,15 +233,14 @@ def _check_measure(measure: Measure) -> Iterator[str]:
 def _check_abilities(run: Run) -> Iterator[str]:
     """Whether what is trained can do what is measured."""
     for measure in run.measures:
-        first = measure.needs
-        if run.then is None:
-            wanted = [(run.recipe, *first)]
-        else:  # one writes a sentence, the other says it
-            wanted = [(run.recipe, first[0], {"text"}), (run.then, {"text"}, first[1])]
-        for recipe, reads, writes in wanted:
+        reads, writes = measure.needs
+        wanted = [(run.recipe, reads, writes)]
+        if run.then is not None:  # one writes a sentence, the other says it
+            wanted = [(run.recipe, reads, {"text"}), (run.then, {"text"}, writes)]
+        for recipe, source, target in wanted:
             kind = recipe.model.kind
             system = system_class(kind)
-            if not (reads <= system.reads and writes <= system.writes):
+            if not (source <= system.reads and target <= system.writes):
                 able = f"reads {' and '.join(sorted(system.reads))} and writes {' and '.join(sorted(system.writes))}"
                 yield f"{run.system}: {measure.task} can't be measured: a model of kind {kind} {able}"
 

@@ -192,7 +192,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_sweep(sweep, tmp_path, mo
     assert result.error.startswith("MemoryError: no more")
 
 
-def test_a_long_error_passes_between_processes(sweep, tmp_path, monkeypatch):
+def test_a_long_error_is_cut_to_what_a_pipe_holds(sweep, tmp_path, monkeypatch):
     def refuse(run):
         raise UserError("x" * 1_000_000)
 
