@@ -24,7 +24,7 @@ PAGES = [
     "README.md", "docs/tutorials/train.md", "docs/index.md", "docs/tutorials/describe.md", "docs/tutorials/extend.md",
     "docs/howto/prepare.md", "docs/howto/train.md", "docs/howto/measure.md", "docs/howto/compare.md",
     "docs/howto/retrieve.md", "docs/howto/study.md", "docs/howto/demo.md", "docs/reference/python.md",
-    "CONTRIBUTING.md",
+    "docs/nearest.md", "CONTRIBUTING.md",
 ]  # fmt: skip
 BLOCK = re.compile(
     r"(?:<!-- (?P<why>not run: .+|test) -->\n)?^ *```(?P<kind>sh|python)\n(?P<code>.*?)^ *```$", re.M | re.S

@@ -11,18 +11,16 @@ statistics are those of real items, made ones leave them alone. Ours: the stop o
 interpolated mel spectrogram, as from nothing a CBHG needs tens of thousands of steps.
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Collection
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from skipmodal.audio import AudioConfig
+from skipmodal.comparators._critics import WINDOW, Critic, Pool, running_statistics_kept, windows
 from skipmodal.config import Losses, Recipe, Size, StepwiseModel, loss_term
 from skipmodal.data.batches import Batch
 from skipmodal.image import ImageConfig
@@ -32,12 +30,9 @@ from skipmodal.models.decoders.speech import PostNet, Speech, SpeechDecoder, sto
 from skipmodal.models.encoders.image import ImageEncoder
 from skipmodal.models.encoders.speech import SpeechEncoder
 from skipmodal.models.latent import Encoded, Latent
-from skipmodal.models.layers import ImageNorm, MaskedBatchNorm, length_mask, mean
+from skipmodal.models.layers import length_mask, mean
 from skipmodal.models.search import Sentences
 from skipmodal.tokenizer import Tokenizer
-
-POOL = 50  # made pictures and sounds that the critics are shown again (Shrivastava et al., CVPR 2017)
-WINDOW = 64  # frames of a recording that its critic sees
 
 
 class CycleGANModel(StepwiseModel):
@@ -125,7 +120,7 @@ class CycleGAN(System):
         if wanted & {"adversary_image", "cycle_speech"}:
             drawn = self.image_decoder(outputs.speech)
             if "cycle_speech" in wanted:
-                with _running_statistics_kept(self.image_encoder):
+                with running_statistics_kept(self.image_encoder):
                     seen = self.encode_image(drawn)
                 again, _ = self._speak(seen, batch.mel_lengths)
                 valid = length_mask(batch.mel_lengths, batch.mel.shape[1])
@@ -137,11 +132,11 @@ class CycleGAN(System):
             if "stop_image" in wanted:
                 outputs.own["stop_image"] = stop_loss(stop, -(-lengths // self.frames_a_step))
             if "cycle_image" in wanted:
-                with _running_statistics_kept(self.speech_encoder, self.image_decoder):
+                with running_statistics_kept(self.speech_encoder, self.image_decoder):
                     drawn = self.image_decoder(self.encode_speech(said, lengths))
                 outputs.own["cycle_image"] = mean((drawn - batch.images).abs())
-            windows = _windows(said, lengths), _windows(batch.mel, batch.mel_lengths)
-            made["speech"] = (self.speech_critic, self.speech_pool, *windows)  # type: ignore[assignment]
+            parts = windows(said, lengths), windows(batch.mel, batch.mel_lengths)
+            made["speech"] = (self.speech_critic, self.speech_pool, *parts)  # type: ignore[assignment]
         for name, (critic, pool, fake, real) in made.items():
             if f"adversary_{name}" in wanted:
                 shown = pool(fake.detach()) if self.training else fake.detach()
@@ -165,67 +160,9 @@ class CycleGAN(System):
         return mel * length_mask(lengths, mel.shape[1])[:, :, None], torch.cat(stops, 1)
 
 
-class Critic(nn.Sequential):
-    """3 x [Conv2D 4x4 stride 2 -> instance norm -> leaky ReLU] -> a verdict for each patch (PatchGAN)."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for a, b in pairwise((channels, width, 2 * width, 4 * width)):
-            norm = [nn.InstanceNorm2d(b)] if layers else []
-            layers += [nn.Conv2d(a, b, 4, 2, 1), *norm, nn.LeakyReLU(0.2)]
-        super().__init__(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
-
-
-class Pool(nn.Module):
-    """Gives what was made back as it is, or half of the time something that was made before in its place."""
-
-    items: Tensor
-    filled: Tensor
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.register_buffer("items", torch.zeros(POOL, *shape))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
-
-    def forward(self, made: Tensor) -> Tensor:
-        """(B, ...) -> (B, ...)."""
-        shown = made.clone()
-        for row, item in enumerate(made):
-            if self.filled < POOL:
-                self.items[self.filled] = item
-                self.filled += 1
-            elif torch.rand(()) < 0.5:
-                place = int(torch.randint(POOL, ()))
-                shown[row], self.items[place] = self.items[place].clone(), item
-        return shown
-
-
-@contextmanager
-def _running_statistics_kept(*parts: nn.Module) -> Iterator[None]:
-    """The running statistics of the batch norms in `parts` stay as they are: those of real items."""
-    norms = [each for part in parts for each in part.modules() if isinstance(each, (ImageNorm, MaskedBatchNorm))]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
 def _latent(encoded: Encoded, project: nn.Linear) -> Latent:
     u = project(encoded.e)
     return Latent(u, u, encoded.lengths)
-
-
-def _windows(mel: Tensor, lengths: Tensor) -> Tensor:
-    """A random part of WINDOW frames of each mel (B, T, n_mels), lengths (B,) -> (B, 1, WINDOW, n_mels)."""
-    mel = F.pad(mel * length_mask(lengths, mel.shape[1])[:, :, None], (0, 0, 0, WINDOW))
-    room = (lengths - WINDOW).clamp(min=0) + 1
-    first = (torch.rand(len(mel), device=mel.device) * room).long()
-    index = first[:, None] + torch.arange(WINDOW, device=mel.device)
-    return mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2]))[:, None]
 
 
 RECIPE, SYSTEM = CycleGANRecipe, CycleGAN

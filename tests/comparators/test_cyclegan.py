@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skipmodal.comparators.cyclegan import POOL, Pool, _windows
+from skipmodal.comparators._critics import POOL, Pool, windows
 from skipmodal.errors import UserError
 from skipmodal.image import ImageConfig
 from skipmodal.models.layers import ImageNorm, MaskedBatchNorm
@@ -150,6 +150,6 @@ def test_the_pool_gives_back_what_was_made_before():
 def test_windows_lie_within_the_recording():
     mel = torch.ones(20, 100, 3)
     lengths = torch.tensor([100, 70, 64, 10] * 5)
-    windows = _windows(mel, lengths)
-    assert windows.shape == (20, 1, 64, 3)
-    assert windows[:, 0, :, 0].sum(1).tolist() == [64, 64, 64, 10] * 5
+    parts = windows(mel, lengths)
+    assert parts.shape == (20, 1, 64, 3)
+    assert parts[:, 0, :, 0].sum(1).tolist() == [64, 64, 64, 10] * 5
