@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skipmodal.models.decoders.speech import cut
 from skipmodal.models.layers import ImageNorm, MaskedBatchNorm, length_mask
 
 POOL = 50  # made pictures and sounds that the critics are shown again (Shrivastava et al., CVPR 2017)
@@ -70,5 +71,5 @@ def windows(mel: Tensor, lengths: Tensor) -> Tensor:
     mel = F.pad(mel * length_mask(lengths, mel.shape[1])[:, :, None], (0, 0, 0, WINDOW))
     room = (lengths - WINDOW).clamp(min=0) + 1
     first = (torch.rand(len(mel), device=mel.device) * room).long()
-    index = first[:, None] + torch.arange(WINDOW, device=mel.device)
-    return mel.gather(1, index[:, :, None].expand(-1, -1, mel.shape[2]))[:, None]
+    part, _ = cut(mel, lengths, (first, lengths.clamp(max=WINDOW), WINDOW))
+    return part[:, None]
