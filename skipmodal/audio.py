@@ -99,6 +99,12 @@ def audio_seconds(path: Path) -> float:
         return float(file.frames / file.samplerate)
 
 
+def audio_rate(path: Path) -> int:
+    """Samples a second of a file by its header. Raises UserError as `audio_seconds`."""
+    with _opened(path, MAX_INPUT_SECONDS) as (file, _):
+        return int(file.samplerate)
+
+
 @contextmanager
 def _opened(source: Path | bytes, max_seconds: float) -> Iterator[tuple["SoundFile", str]]:
     """A recording whose header is harmless, and its name; what goes wrong while it is open is a UserError."""

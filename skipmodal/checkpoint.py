@@ -22,7 +22,7 @@ from skipmodal.confidence import Confidence
 from skipmodal.config import AnyModel, Recipe, describe
 from skipmodal.errors import UserError, reason
 from skipmodal.features import kinds
-from skipmodal.files import beside, partial_path, write_atomic, write_synced
+from skipmodal.files import beside, new_partial, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import System
 from skipmodal.plain_yaml import parse_yaml
@@ -36,6 +36,9 @@ CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 WORDS = "words.txt"  # the words of the tokenizer, one a line
 TRAINER = "trainer.safetensors"
 PROTOTYPES = "prototypes.safetensors"  # of the pictures that were trained on, for the confidence
+CARD = "card.md"
+FILES = {CONFIG, WEIGHTS, WORDS, TRAINER, PROTOTYPES, CARD}
+REPLACED = "replaced"  # suffix of the old one while the new one takes its place
 MAX_CONFIG_BYTES = 1_000_000
 STARTED_FROM = "\n## Weights it started from\n\n"  # in a card, before that of those weights
 
@@ -75,9 +78,7 @@ def save_checkpoint(
 
 
 def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState | None, half: bool) -> None:
-    partial, old = partial_path(folder), beside(folder, "old")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial, old = new_partial(folder, FILES), beside(folder, REPLACED)
     weights = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     if half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
@@ -93,7 +94,7 @@ def _save(folder: Path, checkpoint: Checkpoint, card: str, trainer: TrainerState
         write_synced(partial / PROTOTYPES, save({"prototypes": checkpoint.prototypes.half()}))
     write_synced(partial / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
     write_synced(partial / WORDS, "".join(f"{word}\n" for word in checkpoint.model.tokenizer.words).encode())
-    write_synced(partial / "card.md", card.encode())
+    write_synced(partial / CARD, card.encode())
     if trainer is not None:
         write_synced(partial / TRAINER, save(trainer.tensors, {TRAINER: json.dumps(trainer.numbers)}))
     if folder.exists():  # else an old one, left by a crash, is all there is until the new one is in its place
@@ -111,7 +112,7 @@ def resolve_checkpoint(path: Path) -> Path:
     if path == Path(BUNDLED.name):
         return BUNDLED
     for folder in (path, path / "best", path / "latest"):
-        for candidate in (folder, beside(folder, "old")):
+        for candidate in (folder, beside(folder, REPLACED)):
             if (candidate / CONFIG).is_file():
                 return candidate
     what = "has no config.yaml" if path.is_dir() else "does not exist"
@@ -163,7 +164,7 @@ def load_trainer(folder: Path) -> TrainerState:
 
 def clear_crash(folder: Path) -> None:
     """Puts back what a crash while saving left of the checkpoint `folder`, and removes what is not needed."""
-    partial, old = partial_path(folder), beside(folder, "old")
+    partial, old = partial_path(folder), beside(folder, REPLACED)
     if not (folder / CONFIG).is_file() and (old / CONFIG).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         old.rename(folder)
@@ -182,7 +183,7 @@ def export_checkpoint(path: Path, out: Path, card: str | None = None) -> None:
     data = checkpoint.recipe.data
     names = {"image_text": Path(data.image_text.name), "text_speech": Path(data.text_speech.name)}
     recipe = checkpoint.recipe.model_copy(update={"data": data.model_copy(update=names)})
-    card = read_card(resolve_checkpoint(path) / "card.md") if card is None else card
+    card = read_card(resolve_checkpoint(path) / CARD) if card is None else card
     save_checkpoint(out, replace(checkpoint, recipe=recipe), card, half=True)
 
 

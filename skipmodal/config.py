@@ -182,7 +182,6 @@ class Term:
     """What is declared of a loss beside its weight."""
 
     name: str
-    equation: str
     data: Literal["image-text", "text-speech", "both"]  # the datasets that it needs
     selects: bool  # whether it counts when the best checkpoint is chosen; where none does, all count
 
@@ -198,8 +197,7 @@ class Losses(Section):
     def terms(self) -> list[Term]:
         """What is declared of each loss."""
         extras = {name: field.json_schema_extra for name, field in type(self).model_fields.items()}
-        equations = {name: field.description or "" for name, field in type(self).model_fields.items()}
-        return [Term(name, equations[name], **extra) for name, extra in extras.items() if isinstance(extra, dict)]  # type: ignore[arg-type]
+        return [Term(name, **extra) for name, extra in extras.items() if isinstance(extra, dict)]  # type: ignore[arg-type]
 
     def weights(self) -> dict[str, float]:
         """Name -> weight of the losses that are not left out."""

@@ -1,6 +1,9 @@
-"""Writing files so that a partial one never replaces a good one."""
+"""Writing files and folders so that a partial one never replaces a good one."""
 
+import json
 import os
+import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +13,8 @@ from skipmodal.errors import UserError
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes beside `path` and renames, so that a partial file never replaces a good one."""
+    if not path.name:
+        raise UserError(f"{path}: is a folder")
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(data)
@@ -29,6 +34,27 @@ def beside(path: Path, suffix: str) -> Path:
 def partial_path(out: Path) -> Path:
     """Where a folder lies until it is complete: beside it."""
     return beside(out, "partial")
+
+
+def new_partial(out: Path, files: Collection[str]) -> Path:
+    """The folder to complete before it becomes `out`, empty: what a killed command left of these files is removed.
+
+    Raises UserError where something else is in its place, or it can't be made.
+    """
+    partial = partial_path(out)
+    try:
+        if partial.exists() and not (partial.is_dir() and {path.name for path in partial.iterdir()} <= {*files}):
+            raise UserError(f"{partial}: is in the way, and was not left by this command; move it")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{partial}: cannot be made ({error.strerror or error})") from error
+    return partial
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON in readable UTF-8; what has no place there, as the name of a file may have, becomes JSON's escape for it."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode(errors="backslashreplace").decode()
 
 
 def write_synced(path: Path, data: bytes) -> None:

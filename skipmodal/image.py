@@ -118,7 +118,7 @@ def shape_image(image: Image.Image, config: ImageConfig) -> np.ndarray:
     if image.width * image.height > MAX_DECODED:
         raise UserError(f"a picture of more than {MAX_DECODED:,} pixels; scale it down first")
     try:
-        return np.asarray(_square(_upright(image), config.input_size))
+        return np.asarray(_square(_upright(ImageOps.exif_transpose(image)), config.input_size))
     except Exception as error:  # decoders fail in many ways
         raise UserError(f"the picture cannot be read ({error})") from error
 
@@ -220,7 +220,7 @@ def _square(image: Image.Image, side: int, box: tuple[float, float, float, float
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """RGB, as it is meant to be seen."""
+    """RGB, as it is meant to be seen; `image` itself is turned."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # no direct way to RGB, and no stated white
         values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0).clip(min=0)

@@ -33,7 +33,7 @@ def word_times(sentence: str, alignment: "Tensor", seconds: float) -> list[Word]
         letters = re.search(r"\w(?:.*\w)?", match.group()) or re.search(r".+", match.group())
         assert letters
         first, last = match.start() + letters.start(), match.start() + letters.end()
-        if last < len(ends):  # what was cut at the cap has no time
+        if ends[last] > ends[first]:  # what was cut at the cap has no time
             words.append(Word(match.group(), round(ends[first], 3), round(ends[last], 3)))
     return words
 

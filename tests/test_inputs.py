@@ -36,6 +36,10 @@ def test_every_form_of_a_picture_is_the_same_picture(translator, photo, tmp_path
     read = [translator.read(form, "image") for form in forms]
     for other in read[1:]:
         torch.testing.assert_close(other, read[0], atol=0.02, rtol=0)
+    turned = photo.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    torch.testing.assert_close(translator.read(turned, "image"), read[0], atol=0.02, rtol=0)
+    assert turned.getexif()[0x0112] == 6  # it stays as it is
     grey = np.asarray(photo.convert("L"))
     torch.testing.assert_close(translator.read(grey, "image"), translator.read(grey[:, :, None], "image"))
 

@@ -19,7 +19,7 @@ def test_times_are_sums_of_the_durations_that_were_spread():
 
 
 def test_what_was_cut_has_no_time():
-    weights, _ = spread(torch.full((1, 3), 2.0), 2, 3)
+    weights, _ = spread(torch.full((1, 5), 2.0), 2, 2)
     assert [word.text for word in word_times("a dog", weights[0], 1.0)] == ["a"]
 
 

@@ -12,6 +12,7 @@ set -eu
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 photos=$1 speech=$2 runs=$3
 shift 3
+case $speech in /*) ;; *) speech=./$speech ;; esac # awk takes a=b for a setting
 export OMP_NUM_THREADS=1
 processes=${PROCESSES:-2}
 mkdir -p "$runs"
@@ -70,7 +71,7 @@ voices() { # twice as often by the two that were made from people's recordings
 train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a new run starts from, or none
     recipe=$1 run=$2 from=$3
     shift 3
-    if [ "$from" = none ] || [ -d "$run/latest" ]; then set -- --resume auto "$@"; else set -- --init "$from" "$@"; fi
+    if [ "$from" = none ] || [ -d "$run/latest" ] || [ -d "$run/latest.replaced" ]; then set -- --resume auto "$@"; else set -- --init "$from" "$@"; fi
     set -- "data.image_text=$runs/flickr8k" "data.text_speech=$runs/speech" "$@"
     set -- skipmodal train "$recipe" "$@" --run "$run"
     if [ "$processes" -gt 1 ]; then

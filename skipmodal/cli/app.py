@@ -7,6 +7,7 @@ Nothing here or in the command files imports torch before a command runs.
 import errno
 import io
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -70,6 +71,10 @@ def main() -> None:
             sys.exit(f"skipmodal: error: {one_line(error.strerror or str(error))}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is left for stdout would fail once more at exit
         sys.exit(f"skipmodal: error: stdout: cannot be written ({error.strerror}); free space, or write elsewhere")
+    except (MemoryError, RuntimeError) as error:  # torch has one kind of the latter for GPUs, and none for the CPU
+        if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", str(error)):
+            raise
+        sys.exit("skipmodal: error: out of memory; make batches smaller (data.batch_size of train, else --batch-size)")
     except KeyboardInterrupt:
         sys.stderr.write("skipmodal: interrupted\n")
         sys.exit(130)

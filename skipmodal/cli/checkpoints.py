@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from skipmodal.cli.options import CHECKPOINT, Device
+from skipmodal.cli.output import printable
 from skipmodal.errors import UserError
 
 
@@ -39,7 +40,7 @@ def info(
     if "text" in model.writes and "image" in model.reads:
         sure = "calibrated on pictures" if loaded.confidence else "not calibrated (skipmodal calibrate)"
         typer.echo(f"confidence: {sure}")
-    typer.echo(f"data: {recipe.data.image_text}, {recipe.data.text_speech}")
+    typer.echo(printable(f"data: {recipe.data.image_text}, {recipe.data.text_speech}"))
     typer.echo("audio: " + ", ".join(f"{key} {value}" for key, value in loaded.audio.model_dump().items()))
     typer.echo("image: " + ", ".join(f"{key} {value}" for key, value in loaded.image.model_dump().items()))
 
@@ -67,17 +68,20 @@ def calibrate(
     from skipmodal.files import write_atomic
     from skipmodal.plots import check_matplotlib, draw_reliability, to_png
     from skipmodal.progress import progress
+    from skipmodal.retrieval.index import identity
     from skipmodal.translate import Translator
 
     if plot:
         check_matplotlib()
         if not plot.parent.is_dir():
             raise UserError(f"--plot {plot}: the folder {plot.parent} does not exist")
-    chosen = pick_device(device)
+    chosen, weights = pick_device(device), identity(checkpoint)
     translator = Translator(load_checkpoint(checkpoint, chosen), chosen)
     dataset = PreparedDataset(data, features=translator.image.encoder != "none")
     with progress(len(dataset.indices(split)[:limit])) as advance:
         found = calibration.calibrate(translator, dataset, split=split, limit=limit, advance=advance)
+    if identity(checkpoint) != weights:  # a training writes there
+        raise UserError(f"{checkpoint}: was trained on meanwhile; calibrate again when that is over")
     kinds = {"as they are": found.plain, "altered": found.altered}
     for kind, held in kinds.items():
         typer.echo(f"{held.items} pictures that were not fitted, {kind}: calibration error {held.error:.3f}")

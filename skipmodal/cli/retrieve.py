@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from skipmodal.cli.options import Device, Model
-from skipmodal.cli.output import json_line, printable, tell
+from skipmodal.cli.output import printable, tell
 from skipmodal.errors import UserError
+from skipmodal.files import to_json, write_atomic
 from skipmodal.tables import Table, print_table
 
 if TYPE_CHECKING:
@@ -101,7 +102,6 @@ def query(
 
     from skipmodal.checkpoint import load_checkpoint
     from skipmodal.device import pick_device
-    from skipmodal.files import write_atomic
     from skipmodal.retrieval.contact_sheet import Sheet
     from skipmodal.retrieval.index import ORDER, Index, identity
     from skipmodal.translate import Translator
@@ -155,7 +155,7 @@ def _print(asked: "Query", hits: "list[Hit]", index: "Index", as_json: bool) -> 
         for hit in hits:
             record: dict[str, Any] = {"query": asked.given, "rank": hit.rank, "cosine": round(hit.score, 6)}
             record |= hit.item.model_dump(exclude_none=True) | {"source": index.meta.sources[hit.item.source].path}
-            print(json_line(record))
+            print(to_json(record))
         return
     rows = [
         (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skipmodal.errors import UserError, first_few
+from skipmodal.errors import UserError, first_few, require
 
 if TYPE_CHECKING:
     from skipmodal.sweep.runner import Result
@@ -40,6 +40,8 @@ def sweep(
 
     check_matplotlib()
     plan = load_plan(file, run, overrides or [])
+    if len({each.seed for each in plan.runs}) > 1:
+        require("intervals over seeds", scipy="scipy")
     results, changed = {}, []
     for each in plan.runs:
         try:

@@ -14,9 +14,10 @@ import typer
 from skipmodal import audio, image
 from skipmodal.cli.files import Input, find_inputs, find_targets, read_stdin, read_text
 from skipmodal.cli.options import BatchSize, Beam, Device, MaxCharacters, MaxSeconds, Model
-from skipmodal.cli.output import json_line, tell
+from skipmodal.cli.output import tell
 from skipmodal.errors import UserError
-from skipmodal.modality import Modality
+from skipmodal.files import to_json
+from skipmodal.modality import Modality, modality_of
 from skipmodal.progress import progress, say
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NAMES: dict[str, Modality] = {"img": "image", "speech": "speech", "text": "text"}
 SUFFIXES = {"speech": tuple(audio.FORMATS), "image": tuple(image.FORMATS)}
 INPUT_HELP = {
-    "image": "Pictures (any format Pillow reads), folders or patterns of them; - reads one from stdin.",
+    "image": "Pictures (JPEG, PNG, WebP and others), folders or patterns of them; - reads one from stdin.",
     "speech": "Audio files (wav, flac, ogg, mp3), folders or patterns of them; - reads one from stdin.",
     "text": "Sentences; - reads one a line from stdin.",
 }
@@ -238,8 +239,16 @@ def _check_output(inputs: list[Input], request: _Request) -> None:
         path = Path(output)
         if target != "text" and path.suffix.lower() not in SUFFIXES[target]:
             raise UserError(f"{output}: unknown suffix for {target}; use {', '.join(SUFFIXES[target])}")
+        if target == "text" and modality_of(output) not in ("text", None):
+            raise UserError(f"{output}: is the name of a file of {modality_of(output)}; for a sentence use .txt")
         if not path.parent.is_dir():
             raise UserError(f"{output}: the folder {path.parent} does not exist")
+        if (
+            request.source != "text"
+            and all(map(os.path.exists, (output, inputs[0].name)))
+            and path.samefile(inputs[0].name)
+        ):
+            raise UserError(f"{output}: is the input; give another file")
 
 
 def _wanted(inputs: list[Input], targets: list[Path | None], request: _Request) -> Iterator[tuple[Input, Path | None]]:
@@ -250,7 +259,7 @@ def _wanted(inputs: list[Input], targets: list[Path | None], request: _Request) 
         if path in there and request.skip_existing:
             skipped += 1
             if request.as_json:
-                say(json_line({"input": each.name, "output": str(path), "skipped": True}), sys.stdout)
+                say(to_json({"input": each.name, "output": str(path), "skipped": True}), sys.stdout)
         elif there and request.directory and not request.overwrite:
             raise UserError(f"{there[0]}: exists already; --skip-existing leaves it, --overwrite replaces it")
         else:
@@ -317,7 +326,7 @@ def _deliver(name: str, result: "Translation", request: _Request, path: Path | N
     if said:
         tell(": ".join([said[0], ", ".join(said[1:])]) if said[1:] else said[0])
     if request.as_json:
-        say(json_line(_record(name, result, path)), sys.stdout)
+        say(to_json(_record(name, result, path)), sys.stdout)
     sys.stdout.flush()
 
 
@@ -344,7 +353,7 @@ def _make_folder(folder: Path) -> None:
 def _leave_out(name: str, error: UserError, request: _Request, path: Path | None) -> None:
     """Keeps stdout a line for each input."""
     if request.as_json:
-        say(json_line({"input": name, "error": str(error)}), sys.stdout)
+        say(to_json({"input": name, "error": str(error)}), sys.stdout)
     elif request.target == "text" and path is None:
         say("", sys.stdout)
     sys.stdout.flush()

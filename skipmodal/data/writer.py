@@ -19,7 +19,7 @@ from skipmodal.audio import AudioConfig
 from skipmodal.data.prepared import INDEX, SPLITS, DatasetMeta, array_layout
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
-from skipmodal.files import partial_path, sync
+from skipmodal.files import partial_path, sync, to_json
 from skipmodal.image import ImageConfig
 from skipmodal.plain_yaml import read_yaml
 
@@ -148,7 +148,7 @@ class DatasetWriter:
                 records.append({"digest": self.digests[self.done + len(records)]} | record)
             for array in self._arrays:
                 array.flush()
-            self._journal.write(_json_line(records))
+            self._journal.write(f"{to_json(records)}\n".encode())
             sync(self._journal)
         self.done += len(records)
 
@@ -186,9 +186,9 @@ class DatasetWriter:
                     first = item["offset"] if "offset" in item else item["row"]
                     media = (item.get(key, 0) for key in ("frames", "sample", "samples"))
                     index.append(np.array([[items.tell(), SPLITS.index(item["split"]), first, *media]]))
-                    items.write(_json_line(item))
+                    items.write(f"{to_json(item)}\n".encode())
                 else:
-                    dropped.write(_json_line(record))
+                    dropped.write(f"{to_json(record)}\n".encode())
             for file in (items, dropped):
                 sync(file)
         for array in (*self._arrays, index):
@@ -290,11 +290,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
-
-
-def _json_line(value: object) -> bytes:
-    # Half a character, which a source or the name of a file may have, becomes the escape that JSON has for it.
-    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
-from skipmodal.errors import require
+from skipmodal.errors import UserError, require
 from skipmodal.evaluation import embedding, tasks, toy
 from skipmodal.evaluation.recall import evaluate_retrieval
 from skipmodal.evaluation.tasks import Report
@@ -44,6 +44,8 @@ def measure(
     Raises UserError for data that don't fit the task or the model, or where a package is missing.
     """
     check_packages(task)
+    if then is not None and task in ("retrieval", "toy", "embedding"):
+        raise UserError(f"{task} takes one model; --then is for img2speech and vocabulary")
     if task == "retrieval":
         return evaluate_retrieval(translator, dataset, against, **options)
     if task == "toy":

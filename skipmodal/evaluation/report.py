@@ -1,7 +1,6 @@
 """How figures are shown: a table on the terminal; report.json, .md, .html and items.jsonl in a folder."""
 
 import base64
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from skipmodal.errors import UserError
 from skipmodal.evaluation.differences import compare
 from skipmodal.evaluation.published import rows_beside
 from skipmodal.evaluation.tasks import Report
-from skipmodal.files import write_atomic
+from skipmodal.files import to_json, write_atomic
 from skipmodal.plots import Picture
 from skipmodal.tables import Table, markdown, print_table
 from skipmodal.templates import render
@@ -43,10 +42,10 @@ def table(report: Report, published: bool = False) -> Table:
 def write_report(report: Report, folder: Path, published: bool = False) -> None:
     """report.json, .md, and items.jsonl with what was said for each item, into a folder that is there."""
     summary = {key: value for key, value in asdict(report).items() if key != "details"}
-    write_atomic(folder / "report.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / "report.json", f"{to_json(summary, 1)}\n".encode())
     parts = [markdown(table(report, published)), *_notes(report, published)]
-    write_atomic(folder / "report.md", ("\n\n".join(parts) + "\n").encode())
-    lines = (json.dumps(_relative(detail, folder), ensure_ascii=False) + "\n" for detail in report.details)
+    write_atomic(folder / "report.md", ("\n\n".join(parts) + "\n").encode(errors="backslashreplace"))
+    lines = (f"{to_json(_relative(detail, folder))}\n" for detail in report.details)
     write_atomic(folder / "items.jsonl", "".join(lines).encode())
 
 
@@ -88,7 +87,7 @@ def _items(report: Report, folder: Path) -> list[dict[str, Any]]:
         heard = detail.get("heard")
         found = compare(detail["references"], heard if heard is not None else detail["text"] or "")
         relative = _relative(detail, folder)
-        links = {key: quote(relative.get(key, "")) for key in ("audio", "picture")}
+        links = {key: quote(os.fsencode(relative.get(key, ""))) for key in ("audio", "picture")}
         items.append(links | {
             "id": detail["id"], "parts": found.parts, "errors": found.errors, "words": found.words, "rate": found.rate,
             "sentence": detail["text"] if heard is not None else None,

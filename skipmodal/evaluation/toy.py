@@ -25,6 +25,11 @@ def evaluate_toy(
     """
     if recordings is None:
         raise UserError("toy needs both datasets; give the recordings by --against")
+    for dataset, kind in ((pictures, "image-text"), (recordings, "text-speech")):
+        if dataset.meta.kind != kind:
+            raise UserError(f"{dataset.path}: is {dataset.meta.kind}; --data takes pictures, --against recordings")
+        if not dataset.indices(split):
+            raise UserError(f"{dataset.path}: the split {split} is empty")
     figures: dict[str, float] = {}
     details = []
     chosen = [each.indices(split)[:limit] for each in (pictures, recordings)]

@@ -37,7 +37,10 @@ class _Place:
 
 
 class Regions:
-    """Features by the name of a picture; opening it reads no more than where they are and how many there are."""
+    """Features by the name of a picture; opening it reads no more than where they are and how many there are.
+
+    `shape` is the most regions of a picture, and the width of their features.
+    """
 
     def __init__(self, source: Path) -> None:
         """Raises UserError, which names file and item, for what is neither of the layouts, damaged or too large."""
@@ -59,12 +62,8 @@ class Regions:
             raise UserError(f"{source}: cannot be read ({error.strerror or error})") from error
         if not self._places:
             raise UserError(f"{source}: has no features of regions; give a .tsv of bottom-up attention, or .npz files")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """The most regions of a picture, and the width of their features."""
         shapes = [place.shape for place in self._places.values()]
-        return max(count for count, _ in shapes), shapes[0][1]
+        self.shape = (max(count for count, _ in shapes), shapes[0][1])
 
     def __contains__(self, name: str) -> bool:
         """Whether the picture of that name, without its suffix, has features."""

@@ -27,8 +27,6 @@ class ErrorRates:
 
     wer: float
     cer: float
-    items: int
-    empty: int  # hypotheses without a word
 
 
 def normalise_transcript(text: str) -> str:
@@ -58,9 +56,8 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorRa
     if not pairs:
         return None
     expected, heard = (list(side) for side in zip(*pairs, strict=True))
-    cer, empty = jiwer.cer(expected, heard), sum(not text for text in heard)
     wer = jiwer.wer([_join(*pair) for pair in pairs], [_join(h, r) for r, h in pairs])
-    return ErrorRates(wer, cer, len(pairs), empty)
+    return ErrorRates(wer, jiwer.cer(expected, heard))
 
 
 def _join(text: str, other: str) -> str:

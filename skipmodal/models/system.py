@@ -233,6 +233,8 @@ class SkipModal(System):
                     encoded[name] = Encoded(texts.e[part, : int(lengths.max())], lengths, texts.rate)
         if n_b and (pairs or wanted & {"text_from_speech", "ctc", "guided_attention"}):
             encoded["speech"] = self.speech_encoder(batch.mel, batch.mel_lengths)
+        if not encoded:
+            return Outputs()
         latents = dict(zip(encoded, self.bottleneck(list(encoded.values())), strict=True))
         outputs = Outputs(latents.get("image"), latents.get("text_a"), latents.get("text_b"), latents.get("speech"))
         if n_b and "ctc" in wanted:

@@ -24,7 +24,7 @@ from skipmodal.checkpoint import BUNDLED, resolve_checkpoint
 from skipmodal.config import describe
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
-from skipmodal.files import partial_path, sync
+from skipmodal.files import new_partial, sync
 from skipmodal.modality import Modality
 from skipmodal.plain_yaml import parse_yaml
 from skipmodal.progress import progress
@@ -186,9 +186,6 @@ def build_index(
     """
     if out.exists():
         raise UserError(f"{out}: exists already; give a new folder")
-    partial = partial_path(out)
-    if partial.exists() and not (partial.is_dir() and {path.name for path in partial.iterdir()} <= FILES):
-        raise UserError(f"{partial}: in the way, and not an index being built; move it")
     features = translator.image.encoder != "none"
     names = [os.path.realpath(path) for path in paths]
     if twice := [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]:
@@ -198,9 +195,8 @@ def build_index(
         SourceMeta(path=os.path.abspath(path), split=split if isinstance(source, DatasetSource) else None)
         for path, source in zip(paths, sources, strict=True)
     ]
+    partial = new_partial(out, FILES)
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed command left
-        partial.mkdir(parents=True)
         meta = _write(partial, sources, given, translator, checkpoint, batch_size, skip)
         partial.rename(out)
     except OSError as error:

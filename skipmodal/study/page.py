@@ -8,13 +8,12 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from skipmodal.audio import read_audio, write_audio
+from skipmodal.audio import audio_rate, read_audio, write_audio
 from skipmodal.errors import UserError
 from skipmodal.files import write_atomic
 from skipmodal.image import read_photo
@@ -136,11 +135,7 @@ def _photo(path: Path) -> bytes:
 
 def _clip(path: Path) -> bytes:
     """A mono 16-bit WAV at the file's own rate, as far as browsers play it, of the common loudness."""
-    import soundfile
-
-    rate = 16000
-    with suppress(soundfile.SoundFileError, OSError, TypeError, ValueError):  # `read_audio` says it better
-        rate = min(max(soundfile.info(path).samplerate, 8000), 48000)
+    rate = min(max(audio_rate(path), 8000), 48000)
     wav = read_audio(path, rate, MAX_CLIP_SECONDS)
     peak = float(np.abs(wav).max())
     if peak >= SILENCE:

@@ -126,16 +126,15 @@ def _guided_attention(outputs: Outputs, batch: Batch, linear: Tensor | None) -> 
 
 def _contrastive(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:
     """Which text belongs to which picture or recording, and the reverse (van den Oord et al., 2018)."""
-    pairs = [pair for pair in outputs.pairs if len(pair[0].u) > 1]
-    if not pairs:
-        return None
     losses = []
-    for a, b in pairs:
-        a_rows, b_rows = (F.normalize(gather_over_processes(each.mean), dim=1) for each in (a, b))
+    for pair in outputs.pairs:
+        a_rows, b_rows = (F.normalize(gather_over_processes(each.mean), dim=1) for each in pair)
+        if len(a_rows) == 1:  # there is no other to tell it from
+            continue
         similarity = a_rows @ b_rows.T / TEMPERATURE
         target = torch.arange(len(similarity), device=similarity.device)
         losses.append((F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2)
-    return torch.stack(losses).sum()
+    return torch.stack(losses).sum() if losses else None
 
 
 def _distance(outputs: Outputs, batch: Batch, linear: Tensor | None) -> Tensor | None:

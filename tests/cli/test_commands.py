@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from PIL import Image
 
 import skipmodal
@@ -349,6 +351,46 @@ def test_info_and_export(here, token_model, photo, tmp_path):
     assert here("img2text", photo, "-m", small)[0] == 0
     status, _, err = here("export", token_model, small)
     assert (status, "exists already" in err) == (1, True)
+
+
+def test_info_sends_nothing_to_the_terminal_but_text(here, token_model, tmp_path):
+    foreign = shutil.copytree(token_model, tmp_path / "foreign")
+    tree = yaml.safe_load((foreign / "config.yaml").read_text())
+    tree["recipe"]["data"]["image_text"] = "\x1b]0;title\x07"
+    (foreign / "config.yaml").write_text(yaml.safe_dump(tree))
+    status, out, _ = here("info", foreign)
+    assert status == 0 and b"?]0;title?" in out and b"\x1b" not in out
+
+
+def test_export_leaves_folders_of_similar_names(here, token_model, tmp_path):
+    for name in ("small.old", "small.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("precious")
+    status, _, err = here("export", token_model, tmp_path / "small")
+    assert (status, "small.partial: is in the way" in err) == (1, True)
+    (tmp_path / "small.partial").rename(tmp_path / "other")
+    assert here("export", token_model, tmp_path / "small")[0] == 0
+    assert (tmp_path / "small.old" / "mine.txt").read_text() == "precious"
+
+
+def test_a_sentence_replaces_no_photo(here, model, photo, tmp_path):
+    shutil.copyfile(photo, tmp_path / "photo")
+    for out, message in ((photo, "for a sentence use .txt"), (tmp_path / "photo", "is the input")):
+        before = out.read_bytes()
+        status, _, err = here("img2text", out, "-m", model, "-o", out)
+        assert status == 1 and message in err
+        assert out.read_bytes() == before
+    assert here("img2text", photo, "-m", model, "-o", ".")[0] == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_too_little_memory_is_one_line(here, model, photo, tmp_path, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("skipmodal.translate.Translator.decode", fail)
+    status, _, err = here("img2speech", photo, "-m", model, "-o", tmp_path / "o.wav")
+    assert status == 1 and "out of memory; make batches smaller" in err and len(err.splitlines()) == 1
 
 
 def test_eval_prints_a_table_and_writes_a_report(here, toy, tmp_path):

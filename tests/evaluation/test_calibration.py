@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+import yaml
+from safetensors.torch import save, save_file
 
 from skipmodal.checkpoint import Confidence, add_confidence, export_checkpoint, load_checkpoint
 from skipmodal.confidence import distances
@@ -135,6 +137,15 @@ def test_the_command_fits_prints_and_draws(token_model, toy, tmp_path, here, mon
     assert status == 0 and "calibration error 0.050" in out.decode()
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert load_checkpoint(folder, CPU).confidence == confidence
+
+    def trained_on_meanwhile(*args, **options):
+        save_file({"other": torch.ones(1)}, folder / "model.safetensors")
+        return replace(found, confidence=Confidence(slope=2.0, distance=-1.0, intercept=0.25, far=0.4))
+
+    monkeypatch.setattr(calibration, "calibrate", trained_on_meanwhile)
+    status, _, err = here("calibrate", folder, "--data", toy / "image-text")
+    assert status == 1 and "was trained on meanwhile" in err
+    assert yaml.safe_load((folder / "config.yaml").read_text())["confidence"]["slope"] == 1
 
 
 def test_a_confidence_of_before_is_not_used_in_fitting(parts, monkeypatch):  # noqa: F811

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -114,6 +116,21 @@ def test_nothing_of_the_users_becomes_markup_or_is_fetched(tmp_path, png):
     assert HOSTILE in page.cells
     assert not re.search(r"https?:|src=\"(?!data:)|url\(", text)
     assert "default-src 'none'" in text
+
+
+def test_names_that_are_no_utf8_are_escaped(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 alone")
+    detail = {"id": "one", "references": ["a dog"], "text": "a dog", "audio": str(folder / "one.wav")}
+    said = report(data=folder.name, details=[detail])
+    write_report(said, tmp_path)
+    write_page(said, tmp_path)
+    assert json.loads((tmp_path / "items.jsonl").read_text())["audio"] == f"{folder.name}/one.wav"
+    assert 'src="caf%E9/one.wav"' in (tmp_path / "report.html").read_text()
+    assert "caf\\udce9" in (tmp_path / "report.md").read_text()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, png):

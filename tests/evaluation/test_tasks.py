@@ -10,8 +10,10 @@ from skipmodal.checkpoint import Checkpoint
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.toy import transcribe_tones
 from skipmodal.errors import UserError
+from skipmodal.evaluation.measure import measure
 from skipmodal.evaluation.report import write_report
 from skipmodal.evaluation.tasks import evaluate, repeats
+from skipmodal.evaluation.toy import evaluate_toy
 from skipmodal.metrics.wer import error_rates
 from skipmodal.models.system import SkipModal
 from skipmodal.recipe import parse_recipe
@@ -88,6 +90,14 @@ def test_what_does_not_fit_is_refused(parts):
         evaluate(translator, b, "img2text")
     with pytest.raises(UserError, match="--transcriber"):
         evaluate(translator, a, "img2speech")
+    checkpoint = Checkpoint(
+        translator.model, parse_recipe({"model": TINY_TOKENS}, "tiny"), translator.audio, translator.image
+    )
+    for task in ("retrieval", "toy", "embedding"):
+        with pytest.raises(UserError, match=f"{task} takes one model"):
+            measure(checkpoint, translator, task, a, b, then=translator)
+    with pytest.raises(UserError, match="is text-speech; --data takes pictures"):
+        evaluate_toy(translator, b, a)
 
 
 def test_phrases_said_three_times_in_a_row():

@@ -23,7 +23,6 @@ def test_normaliser(written, heard):
 def test_rates_are_of_the_corpus():
     rates = error_rates(["a dog runs", "two men", "..."], ["A dog run.", "", "invented words"])
     assert rates.wer == pytest.approx((1 + 2) / 5)
-    assert (rates.items, rates.empty) == (2, 1)
     same = error_rates(["a b"], ["a b"])
     assert same is not None and same.cer == 0
     assert error_rates(["?"], ["a"]) is None

@@ -238,6 +238,8 @@ def test_what_no_wanted_loss_needs_is_not_encoded(kind):
     torch.testing.assert_close(less.spoken.mel, whole.spoken.mel)
     only = model(tiny_batch(2, 0), {"text_from_image"})
     assert "text_from_image" in only.written and only.pictures is None and not only.pairs
+    nothing = model(tiny_batch(2, 0), {"text_from_speech", "guided_attention"})
+    assert not nothing.written and not nothing.pairs
     rewarded = model(batch, {"self_critical"})
     assert isinstance(rewarded.image, Latent) and rewarded.speech is rewarded.text_a is rewarded.text_b is None
 

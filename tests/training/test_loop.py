@@ -173,7 +173,7 @@ def test_a_killed_loader_ends_the_training_with_one_line(recipe, tmp_path):
 def test_a_crash_between_two_renames_loses_nothing(recipe, tmp_path):
     run = tmp_path / "run"
     latest = loop.train(recipe(train={"max_steps": 2}), run)
-    latest.rename(run / "latest.old")  # what a crash at the worst moment leaves
+    latest.rename(run / "latest.replaced")  # what a crash at the worst moment leaves
     (run / "latest.partial").mkdir()
     loop.train(recipe(train={"max_steps": 4}), run, resume=True)
     assert load_trainer(run / "latest").numbers["step"] == 4
