@@ -25,7 +25,7 @@ from skipmodal.features import kinds
 from skipmodal.files import beside, new_partial, partial_path, write_atomic, write_synced
 from skipmodal.image import ImageConfig
 from skipmodal.models.base import System
-from skipmodal.plain_yaml import parse_yaml
+from skipmodal.plain_yaml import read_description
 from skipmodal.recipe import KINDS, dump_recipe, recipe_of
 from skipmodal.systems import build
 from skipmodal.tokenizer import Tokenizer
@@ -129,7 +129,7 @@ def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:
     folder = resolve_checkpoint(path or BUNDLED)
     config = folder / CONFIG
     try:
-        tree = _read_config(config)
+        tree = read_description(config, FORMAT, "train again")
         recipe = recipe_of(tree.get("recipe"))
         audio = AudioConfig.model_validate(tree.get("audio"))
         image = ImageConfig.model_validate(tree.get("image"))
@@ -196,7 +196,7 @@ def saved_settings(path: Path) -> tuple[Recipe, AudioConfig]:
     """The recipe of the checkpoint at `path`, and its settings of sound. Raises UserError where they can't be read."""
     config = resolve_checkpoint(path) / CONFIG
     try:
-        tree = _read_config(config)
+        tree = read_description(config, FORMAT, "train again")
         return recipe_of(tree["recipe"]), AudioConfig.model_validate(tree["audio"])
     except ValidationError as error:
         raise UserError(f"{config}: {describe(error, *KINDS.values())}") from error
@@ -213,7 +213,7 @@ def add_confidence(path: Path, confidence: Confidence, prototypes: Tensor) -> Pa
     folder = resolve_checkpoint(path)
     config = folder / CONFIG
     try:
-        tree = _read_config(config)
+        tree = read_description(config, FORMAT, "train again")
         if tree.pop("confidence", None):  # a crash leaves none rather than an old one with new prototypes
             write_atomic(config, yaml.safe_dump(tree, sort_keys=False).encode())
         tree["confidence"] = confidence.model_dump()
@@ -244,16 +244,6 @@ def load_tokenizer(path: Path, model: AnyModel) -> Tokenizer:
         return _read_words(words, model)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{words}: cannot be read ({error})") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(f"{path}: too large for a configuration")
-    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    found = tree.get("format") if isinstance(tree, dict) else None
-    if not isinstance(tree, dict) or found != FORMAT:
-        raise UserError(f"{path}: checkpoint format {found!r}; this version reads format {FORMAT}; train again")
-    return tree
 
 
 def _read_prototypes(path: Path, model: System, device: torch.device) -> Tensor:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +55,23 @@ def new_partial(out: Path, files: Collection[str]) -> Path:
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON in readable UTF-8; what has no place there, as the name of a file may have, becomes JSON's escape for it."""
     return json.dumps(value, ensure_ascii=False, indent=indent).encode(errors="backslashreplace").decode()
+
+
+def files_in(folder: Path, recursive: bool) -> Iterator[str]:
+    """Paths from `folder` of its files in order, with those of the folders in it if `recursive`; none that is hidden.
+
+    Raises UserError where a folder can't be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        for name in sorted(names):
+            path = os.path.join(root, name)
+            if not name.startswith(".") and os.path.isfile(path):  # a pipe would never end
+                yield os.path.relpath(path, folder)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ import yaml
 from skipmodal.errors import UserError, reason
 
 MAX_BYTES = 100_000  # of a file
+MAX_DESCRIPTION = 1_000_000  # bytes of one of ours
 MAX_YAML = 300_000  # characters: plain YAML takes seconds
 MAX_INTEGER = 2**63
 MAX_DEPTH = 200  # of sections in sections
@@ -26,6 +27,23 @@ def read_yaml(path: Path, what: str) -> Any:
     if len(text) > MAX_BYTES:
         raise UserError(f"{what} {path}: too large for a {what}")
     return parse_yaml(text, f"{what} {path}")
+
+
+def read_description(file: Path, number: int, advice: str) -> dict[str, Any]:
+    """What describes a dataset, an index or a checkpoint; its `format` has to be `number`, else there is `advice`.
+
+    Raises UserError.
+    """
+    try:
+        if file.stat().st_size > MAX_DESCRIPTION:
+            raise UserError(f"{file}: larger than {MAX_DESCRIPTION:,} bytes")
+        tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({reason(error)})") from error
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or found != number:
+        raise UserError(f"{file}: format {found!r}, this version reads format {number}; {advice}")
+    return tree
 
 
 def parse_yaml(text: str, where: str) -> Any:

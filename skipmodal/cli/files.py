@@ -3,13 +3,13 @@
 import glob
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from skipmodal.cli.output import tell
 from skipmodal.errors import UserError
+from skipmodal.files import files_in
 from skipmodal.modality import SUFFIXES, Modality
 
 MAX_BYTES = 200_000_000  # of stdin, or of a text
@@ -36,7 +36,7 @@ def find_inputs(given: list[str], source: Modality, recursive: bool) -> list[Inp
             if os.path.isfile(name):
                 tell(f"note: {name} is the name of a file, and is taken as a sentence; --file speaks what a file says")
         elif name != "-" and os.path.isdir(name):
-            found += list(_in_folder(name, source, recursive))
+            found += _in_folder(name, source, recursive)
         elif glob.has_magic(name) and not os.path.exists(name):
             matches = sorted(path for path in glob.glob(name, recursive=recursive) if os.path.isfile(path))
             if not matches:
@@ -101,20 +101,10 @@ def find_targets(
     return paths
 
 
-def _in_folder(folder: str, source: Modality, recursive: bool) -> Iterator[Input]:
+def _in_folder(folder: str, source: Modality, recursive: bool) -> list[Input]:
     """Its files of a modality, known by suffix, in order."""
-    empty = True
-    for root, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        for name in sorted(names):
-            path = os.path.join(root, name)
-            if name.lower().endswith(SUFFIXES[source]) and not name.startswith(".") and os.path.isfile(path):
-                yield Input(path, os.path.relpath(root, folder))
-                empty = False
-    if empty:
+    found = [path for path in files_in(Path(folder), recursive) if path.lower().endswith(SUFFIXES[source])]
+    if not found:
         more = "" if recursive else ", and --recursive also looks into the folders in it"
         raise UserError(f"{folder}: has no {source} file (looked for {' '.join(SUFFIXES[source])}{more})")
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return [Input(os.path.join(folder, path), os.path.dirname(path)) for path in found]

@@ -30,7 +30,7 @@ from skipmodal.data.shards import ShardedArray
 from skipmodal.errors import UserError
 from skipmodal.files import partial_path
 from skipmodal.image import MAX_VIEWS, ImageConfig
-from skipmodal.plain_yaml import parse_yaml
+from skipmodal.plain_yaml import read_description
 from skipmodal.text import known
 
 FORMAT: Final = 2
@@ -38,7 +38,6 @@ Kind = Literal["image-text", "text-speech"]
 SPLITS = ("train", "val", "test")
 INDEX = ("byte offset in items.jsonl", "split", "first row", "frames", "first sample", "samples")
 LINE, SPLIT, ROW, FRAMES, SAMPLE, SAMPLES = range(len(INDEX))
-MAX_META_BYTES = 1 << 20
 CHECKED_ITEMS = 1 << 16  # of the index, at once
 _ID = re.compile(r"\w[\w.-]{0,199}")  # a name of a file, in its folder: see `sources.safe_id`
 
@@ -209,15 +208,7 @@ def _read_meta(path: Path) -> DatasetMeta:
             raise UserError(f"{path}: half-written; run the same `skipmodal prep` command again, it resumes")
         problem = "is not a prepared dataset (no dataset.yaml)" if os.path.exists(path) else "no such folder"
         raise UserError(f"{path}: {problem}; `skipmodal prep` makes one")
-    try:
-        if file.stat().st_size > MAX_META_BYTES:
-            raise UserError(f"{file}: larger than {MAX_META_BYTES} bytes, not a dataset description")
-        data = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
-    version = data.get("format") if isinstance(data, dict) else None
-    if version != FORMAT:
-        raise UserError(f"{path}: format {version}, this version reads format {FORMAT}; prepare it again")
+    data = read_description(file, FORMAT, "prepare it again")
     try:
         return DatasetMeta.model_validate(data)
     except ValidationError as error:

@@ -26,7 +26,7 @@ from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
 from skipmodal.files import new_partial, sync
 from skipmodal.modality import Modality
-from skipmodal.plain_yaml import parse_yaml
+from skipmodal.plain_yaml import read_description
 from skipmodal.progress import progress
 from skipmodal.retrieval.nearest import top_k
 from skipmodal.retrieval.sources import Count, DatasetSource, Item, Source, Tell, open_source
@@ -35,7 +35,6 @@ from skipmodal.translate import Translator
 FORMAT: Final = 1
 FILES = {"index.yaml", "vectors.npy", "items.jsonl", "lines.npy"}
 ORDER: tuple[Modality, ...] = ("image", "text", "speech")
-MAX_META_BYTES = 1 << 20
 STRICT = ConfigDict(extra="forbid", frozen=True)
 Split = Literal["train", "val", "test"]
 
@@ -250,14 +249,6 @@ def _read_meta(path: Path) -> IndexMeta:
         problem = "is no complete index (no index.yaml)" if os.path.exists(path) else "no such index"
         raise UserError(f"{path}: {problem}; `skipmodal retrieve build` makes one")
     try:
-        if file.stat().st_size > MAX_META_BYTES:
-            raise UserError(f"{file}: larger than {MAX_META_BYTES} bytes, not the description of an index")
-        tree = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-        version = tree.get("format") if isinstance(tree, dict) else None
-        if version != FORMAT:
-            raise UserError(f"{path}: format {version}, this version reads format {FORMAT}; build it again")
-        return IndexMeta.model_validate(tree)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({' '.join(str(error).split())})") from error
+        return IndexMeta.model_validate(read_description(file, FORMAT, "build it again"))
     except ValidationError as error:
         raise UserError(f"{file}: {describe(error)}") from error

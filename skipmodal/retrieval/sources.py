@@ -14,6 +14,7 @@ from skipmodal.audio import read_audio
 from skipmodal.data.prepared import PreparedDataset
 from skipmodal.data.sources import inside, read_lines
 from skipmodal.errors import UserError
+from skipmodal.files import files_in
 from skipmodal.image import read_photo
 from skipmodal.items import embed_items
 from skipmodal.modality import SUFFIXES, Modality, modality_of
@@ -120,13 +121,9 @@ class FolderSource:
     def files(self) -> dict[str, list[str]]:
         """Modality -> paths in the folder, in order."""
         found: dict[str, list[str]] = {modality: [] for modality in SUFFIXES}
-        for folder, folders, names in os.walk(self.path, onerror=_refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith(".")) if self.recursive else []
-            for name in sorted(names):
-                file = os.path.join(folder, name)
-                modality = modality_of(name)
-                if modality and not name.startswith(".") and os.path.isfile(file):  # a pipe would never end
-                    found[modality].append(os.path.relpath(file, self.path))
+        for path in files_in(self.path, self.recursive):
+            if modality := modality_of(path):
+                found[modality].append(path)
         return found
 
     def steps(self, modality: Modality) -> int:
@@ -184,7 +181,3 @@ class FolderSource:
 def read_sound(path: Path) -> tuple[np.ndarray, int]:
     """Samples float32 (n,) of any recording, to be played, and their rate."""
     return read_audio(path, SHOWN_RATE), SHOWN_RATE
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
