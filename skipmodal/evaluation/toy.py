@@ -28,7 +28,7 @@ def evaluate_toy(
     for dataset, kind in ((pictures, "image-text"), (recordings, "text-speech")):
         if dataset.meta.kind != kind:
             raise UserError(f"{dataset.path}: is {dataset.meta.kind}; --data takes pictures, --against recordings")
-        if not dataset.indices(split):
+        if not len(dataset.indices(split)):
             raise UserError(f"{dataset.path}: the split {split} is empty")
     figures: dict[str, float] = {}
     details = []
