@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from skipmodal.checkpoint import STARTED_FROM, load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
+from skipmodal.checkpoint import CARD, STARTED_FROM, load_checkpoint, read_card, resolve_checkpoint, save_checkpoint
 from skipmodal.errors import UserError
 from skipmodal.recipe import architecture
 
@@ -35,7 +35,7 @@ def average_checkpoints(paths: Sequence[Path], out: Path) -> None:
     }
     last.model.load_state_dict(mean)
     folders = [resolve_checkpoint(path) for path in paths]
-    own, heading, quoted = read_card(folders[-1] / "card.md").partition(STARTED_FROM)
+    own, heading, quoted = read_card(folders[-1] / CARD).partition(STARTED_FROM)
     names = ", ".join(folder.parent.name if folder.name in ("latest", "best") else folder.name for folder in folders)
     line = f"- the mean of the weights of {names}; the steps and the loss above are those of the last\n"
     card = own.rstrip("\n") + "\n" + line + heading + quoted

@@ -3,6 +3,7 @@
 Weights and the trainer's state are safetensors: no file runs code.
 """
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -117,6 +118,16 @@ def resolve_checkpoint(path: Path) -> Path:
                 return candidate
     what = "has no config.yaml" if path.is_dir() else "does not exist"
     raise UserError(f"checkpoint {path}: {what}; give the folder of a checkpoint or of a training run")
+
+
+def identity(checkpoint: Path | None) -> str:
+    """Tells checkpoints apart: the SHA-256 of the weights, by default those of the bundled one. Raises UserError."""
+    file = resolve_checkpoint(checkpoint or BUNDLED) / WEIGHTS
+    try:
+        with file.open("rb") as weights:
+            return hashlib.file_digest(weights, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def load_checkpoint(path: Path | None, device: torch.device) -> Checkpoint:

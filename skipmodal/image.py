@@ -118,6 +118,7 @@ def shape_image(image: Image.Image, config: ImageConfig) -> np.ndarray:
     if image.width * image.height > MAX_DECODED:
         raise UserError(f"a picture of more than {MAX_DECODED:,} pixels; scale it down first")
     try:
+        # The caller's picture stays as it is.
         return np.asarray(_square(_upright(ImageOps.exif_transpose(image)), config.input_size))
     except Exception as error:  # decoders fail in many ways
         raise UserError(f"the picture cannot be read ({error})") from error

@@ -12,7 +12,6 @@ set -eu
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 photos=$1 speech=$2 runs=$3
 shift 3
-case $speech in /*) ;; *) speech=./$speech ;; esac # awk takes a=b for a setting
 export OMP_NUM_THREADS=1
 processes=${PROCESSES:-2}
 mkdir -p "$runs"
@@ -40,6 +39,9 @@ exported() { # the old one stays until the new one is there
 prepared() { # DATASET COMMAND ...
     [ -f "$1/dataset.yaml" ] || { shift; "$@"; }
 }
+named() { # PATH, so that awk does not take a=b for a setting
+    case $1 in /*) echo "$1" ;; *) echo "./$1" ;; esac
+}
 heard() { # the recordings; their sentences to train on once more, for other voices to speak; the recordings of VOICES
     awk -F '\t' -v OFS='\t' -v here="$(pwd)" '
         { sub(/\r$/, "") }
@@ -60,7 +62,7 @@ heard() { # the recordings; their sentences to train on once more, for other voi
             print id, (audio ~ "^/" ? "" : folder) audio, text, split_name
         }
         FILENAME == ARGV[1] && split_name == "train" { print id "-again", "", text, split_name }
-    ' "$speech" ${VOICES:+"$VOICES"}
+    ' "$(named "$speech")" ${VOICES:+"$(named "$VOICES")"}
 }
 voices() { # twice as often by the two that were made from people's recordings
     heard >"$runs/voices.tsv"
@@ -71,7 +73,11 @@ voices() { # twice as often by the two that were made from people's recordings
 train() { # RECIPE RUN FROM [OPTION ...]: FROM is the checkpoint whose weights a new run starts from, or none
     recipe=$1 run=$2 from=$3
     shift 3
-    if [ "$from" = none ] || [ -d "$run/latest" ] || [ -d "$run/latest.replaced" ]; then set -- --resume auto "$@"; else set -- --init "$from" "$@"; fi
+    if [ "$from" = none ] || [ -d "$run/latest" ] || [ -d "$run/latest.replaced" ]; then # the latter is left by a crash
+        set -- --resume auto "$@"
+    else
+        set -- --init "$from" "$@"
+    fi
     set -- "data.image_text=$runs/flickr8k" "data.text_speech=$runs/speech" "$@"
     set -- skipmodal train "$recipe" "$@" --run "$run"
     if [ "$processes" -gt 1 ]; then

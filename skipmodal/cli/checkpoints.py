@@ -22,11 +22,11 @@ def info(
     """
     import torch
 
-    from skipmodal.checkpoint import BUNDLED, load_checkpoint, read_card, resolve_checkpoint
+    from skipmodal.checkpoint import BUNDLED, CARD, load_checkpoint, read_card, resolve_checkpoint
 
     folder = resolve_checkpoint(checkpoint or BUNDLED)
     loaded = load_checkpoint(folder, torch.device("cpu"))
-    card = read_card(folder / "card.md") or "no card: its data, licences and figures are not known"
+    card = read_card(folder / CARD) or "no card: its data, licences and figures are not known"
     typer.echo(card.rstrip() + "\n")
     model, recipe = loaded.model, loaded.recipe
     blocks = {name: sum(p.numel() for p in block.parameters()) for name, block in model.named_children()}
@@ -61,14 +61,13 @@ def calibrate(
 
     Example: skipmodal calibrate runs/mine --data prepared/image-text --plot reliability.png
     """
-    from skipmodal.checkpoint import add_confidence, load_checkpoint
+    from skipmodal.checkpoint import add_confidence, identity, load_checkpoint
     from skipmodal.data.prepared import PreparedDataset
     from skipmodal.device import pick_device
     from skipmodal.evaluation import calibration
     from skipmodal.files import write_atomic
     from skipmodal.plots import check_matplotlib, draw_reliability, to_png
     from skipmodal.progress import progress
-    from skipmodal.retrieval.index import identity
     from skipmodal.translate import Translator
 
     if plot:

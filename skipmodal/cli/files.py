@@ -10,7 +10,7 @@ from typing import BinaryIO
 from skipmodal.cli.output import tell
 from skipmodal.errors import UserError
 from skipmodal.files import files_in
-from skipmodal.modality import SUFFIXES, Modality
+from skipmodal.modality import SUFFIXES, Modality, modality_of
 
 MAX_BYTES = 200_000_000  # of stdin, or of a text
 
@@ -103,7 +103,7 @@ def find_targets(
 
 def _in_folder(folder: str, source: Modality, recursive: bool) -> list[Input]:
     """Its files of a modality, known by suffix, in order."""
-    found = [path for path in files_in(Path(folder), recursive) if path.lower().endswith(SUFFIXES[source])]
+    found = [path for path in files_in(Path(folder), recursive) if modality_of(path) == source]
     if not found:
         more = "" if recursive else ", and --recursive also looks into the folders in it"
         raise UserError(f"{folder}: has no {source} file (looked for {' '.join(SUFFIXES[source])}{more})")

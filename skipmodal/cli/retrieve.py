@@ -52,9 +52,9 @@ def build(
 
     Example: skipmodal retrieve build my-index photos/ prepared/text-speech
     """
-    from skipmodal.checkpoint import load_checkpoint
+    from skipmodal.checkpoint import identity, load_checkpoint
     from skipmodal.device import pick_device
-    from skipmodal.retrieval.index import build_index, identity
+    from skipmodal.retrieval.index import build_index
     from skipmodal.translate import Translator
 
     left_out = 0
@@ -100,10 +100,10 @@ def query(
     """
     import numpy as np
 
-    from skipmodal.checkpoint import load_checkpoint
+    from skipmodal.checkpoint import identity, load_checkpoint
     from skipmodal.device import pick_device
     from skipmodal.retrieval.contact_sheet import Sheet
-    from skipmodal.retrieval.index import ORDER, Index, identity
+    from skipmodal.retrieval.index import ORDER, Index
     from skipmodal.translate import Translator
 
     if sheet is not None and not sheet.parent.is_dir():

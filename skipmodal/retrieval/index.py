@@ -8,7 +8,6 @@
 Opening reads the description alone; a search looks at one block of the vectors after the other.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from skipmodal.checkpoint import BUNDLED, resolve_checkpoint
 from skipmodal.config import describe
 from skipmodal.data.shards import GrowingArray
 from skipmodal.errors import UserError
@@ -161,16 +159,6 @@ class Index:
 
     def _damaged(self, detail: str) -> UserError:
         return UserError(f"{self.path}: damaged ({' '.join(detail.split())}); build it again")
-
-
-def identity(checkpoint: Path | None) -> str:
-    """Tells checkpoints apart: the SHA-256 of the weights, by default those of the bundled one."""
-    file = resolve_checkpoint(checkpoint or BUNDLED) / "model.safetensors"
-    try:
-        with file.open("rb") as weights:
-            return hashlib.file_digest(weights, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def build_index(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skipmodal.audio import AudioConfig
 from skipmodal.checkpoint import (
+    CARD,
     STARTED_FROM,
     TRAINER,
     Checkpoint,
@@ -78,12 +79,12 @@ def origin(init: Path | None, found: Path | None) -> str:
     It comes from the card of `init`, or stands in that of `found`, which the run goes on from.
     """
     if found is not None:
-        _, heading, quoted = read_card(found / "card.md").partition(STARTED_FROM)
+        _, heading, quoted = read_card(found / CARD).partition(STARTED_FROM)
         return heading + quoted
     if init is None:
         return ""
     folder = resolve_checkpoint(init)
-    card = read_card(folder / "card.md") or f"{folder.name}: has no card, so its data and licences are not known\n"
+    card = read_card(folder / CARD) or f"{folder.name}: has no card, so its data and licences are not known\n"
     return STARTED_FROM + "".join(f"> {line}".rstrip() + "\n" for line in card.splitlines())
 
 

@@ -10,9 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
+from skipmodal.checkpoint import identity
 from skipmodal.errors import UserError
 from skipmodal.retrieval import nearest, sources
-from skipmodal.retrieval.index import ORDER, Index, build_index, identity
+from skipmodal.retrieval.index import ORDER, Index, build_index
 from tests.evaluation.test_tasks import parts  # noqa: F401
 
 SHA = "0" * 64
