@@ -53,13 +53,16 @@ def test_every_stage_in_order_and_its_time(run):
     words = [line.split() for line in calls]
     commands = [line[0] for line in words]
     assert commands == [
-        "prep", "prep", "prep", "train", "train", "train", "average", "train", "train", "calibrate", "export",
+        "prep", "prep", "prep", "train", "train", "train", "average", "train", "train", "train", "calibrate", "export",
     ]  # fmt: skip
     trained = [line for line in words if line[0] == "train"]
-    assert [line[1] for line in trained] == ["base", "base_seeing", "base_self_critical", "base_speech", "base_hearing"]
+    assert [line[1] for line in trained] == [
+        "base", "base_seeing", "base_self_critical", "base_speech", "base_hearing", "base_finding",
+    ]  # fmt: skip
     assert all("train.max_steps=3" in line for line in trained)
     assert "--init" not in trained[0] and "--resume" in trained[0]
-    for line, start in zip(trained[1:], ("base/latest", "seeing/latest", "averaged", "speaking/latest"), strict=True):
+    starts = "base/latest", "seeing/latest", "averaged", "speaking/latest", "hearing/latest"
+    for line, start in zip(trained[1:], starts, strict=True):
         assert line[line.index("--init") + 1].endswith(start) and "--resume" not in line
     averaged = [path.split("/", 1)[-1].rsplit("runs/")[-1] for path in words[6][1:3]]
     assert averaged == ["seeing/latest", "critical/latest"]
@@ -74,6 +77,7 @@ def test_every_stage_in_order_and_its_time(run):
         "average",
         "speaking",
         "hearing",
+        "finding",
         "confidence",
         "export",
     ]
@@ -90,9 +94,10 @@ def test_the_speech_encoder_also_hears_the_training_sentences_in_other_voices(ru
         "2\t/b.wav\tA cat.\ttrain", "2-again\t\tA cat.\ttrain",
         f"3\t{folder}/c.wav\tA cow.\ttest",
     ]  # fmt: skip
-    hearing = calls[-3]
-    assert hearing.startswith("train base_hearing")
-    assert hearing.rindex(f"data.text_speech={tmp_path}/runs/voices") > hearing.rindex("runs/speech")
+    hearing, finding = calls[-4:-2]
+    assert hearing.startswith("train base_hearing") and finding.startswith("train base_finding")
+    for line in hearing, finding:
+        assert line.rindex(f"data.text_speech={tmp_path}/runs/voices") > line.rindex("runs/speech")
 
 
 def test_it_goes_on_where_it_was_stopped(run):

@@ -2,7 +2,7 @@
 # From photos and recordings to a model like the bundled one: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
 #   PHOTOS     Flickr8k's folder: photos, captions and the lists of the splits
 #   SPEECH     a manifest of recordings, separated by tabs: id, audio, text and split (docs/howto/prepare.md)
-#   RUNS       a folder for the prepared data, five trainings and the exported checkpoint
+#   RUNS       a folder for the prepared data, six trainings and the exported checkpoint
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
 # The programs flite and espeak-ng speak as other voices, which the model learns to hear; VOICES=MANIFEST in the
 # environment adds recordings of further ones.
@@ -32,7 +32,7 @@ stage() { # NAME COMMAND ...: how long it took is kept, also where it failed or 
 }
 exported() { # the old one stays until the new one is there
     rm -rf "$runs/exported.new"
-    skipmodal export "$runs/hearing/latest" "$runs/exported.new"
+    skipmodal export "$runs/finding/latest" "$runs/exported.new"
     rm -rf "$runs/exported"
     mv "$runs/exported.new" "$runs/exported"
 }
@@ -97,5 +97,6 @@ stage captions train base_self_critical "$runs/critical" "$runs/seeing/latest" "
 [ -d "$runs/averaged" ] || stage average skipmodal average "$runs/seeing/latest" "$runs/critical/latest" -o "$runs/averaged"
 stage speaking train base_speech "$runs/speaking" "$runs/averaged" "$@"
 stage hearing train base_hearing "$runs/hearing" "$runs/speaking/latest" "data.text_speech=$runs/voices" "$@"
-stage confidence skipmodal calibrate "$runs/hearing/latest" --data "$runs/flickr8k"
+stage finding train base_finding "$runs/finding" "$runs/hearing/latest" "data.text_speech=$runs/voices" "$@"
+stage confidence skipmodal calibrate "$runs/finding/latest" --data "$runs/flickr8k"
 stage export exported
