@@ -1,5 +1,5 @@
 #!/bin/sh
-# From photos and recordings to a model like the bundled one: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
+# From photos and recordings to the bundled model: sh run.sh PHOTOS SPEECH RUNS [KEY=VALUE ...]
 #   PHOTOS     Flickr8k's folder: photos, captions and the lists of the splits
 #   SPEECH     a manifest of recordings, separated by tabs: id, audio, text and split (docs/howto/prepare.md)
 #   RUNS       a folder for the prepared data, six trainings and the exported checkpoint
