@@ -6,8 +6,8 @@
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
 # The programs flite and espeak-ng speak as other voices, which the model learns to hear; VOICES=MANIFEST in the
 # environment adds recordings of further ones.
-# The same command goes on where it was stopped. Two processes share each training, on two cores as they are; PROCESSES=1
-# in the environment makes it one, which a GPU wants.
+# The same command goes on where it was stopped. Each training is shared by two processes, for two cores. PROCESSES=1 in
+# the environment uses one; set it where there is a GPU.
 set -eu
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 photos=$1 speech=$2 runs=$3
