@@ -35,12 +35,12 @@ def run(tmp_path: Path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "speech.tsv").write_text(SPEECH)
 
-    def call(fail: str = "no command", *more: str) -> tuple[int, list[str], str]:
+    def call(fail: str = "no command", *more: str, processes: str = "1") -> tuple[int, list[str], str]:
         calls.write_text("")
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "CALLS": str(calls), "FAIL": fail}
         done = subprocess.run(
             ["sh", SCRIPT, "photos", tmp_path / "data" / "speech.tsv", tmp_path / "runs", *more],
-            capture_output=True, text=True, check=False, env={**env, "PROCESSES": "1"},
+            capture_output=True, text=True, check=False, env={**env, "PROCESSES": processes},
         )  # fmt: skip
         return done.returncode, calls.read_text().splitlines(), done.stderr
 
@@ -120,6 +120,20 @@ def test_an_export_that_fails_leaves_the_one_before(run, tmp_path):
     assert status == 3 and (old / "old").exists() and err.splitlines()[-1].startswith("export: ")
     assert run()[0] == 0 and not (old / "old").exists()
     assert not (tmp_path / "runs" / "exported.new").exists()
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_two_processes_share_a_training_where_there_is_no_gpu(run, tmp_path, gpu):
+    for name, script in {
+        "torchrun": 'shift 5\necho torchrun >> "$CALLS"\n"$@"',
+        "python3": f"exit {int(not gpu)}",
+    }.items():
+        stub = tmp_path / "bin" / name
+        stub.write_text(f"#!/bin/sh\n{script}\n")
+        stub.chmod(0o755)
+    status, calls, err = run(processes="")
+    assert status == 0, err
+    assert calls.count("torchrun") == (0 if gpu else 6)
 
 
 def test_without_all_of_its_arguments_it_says_what_they_are():

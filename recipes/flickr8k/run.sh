@@ -6,14 +6,15 @@
 #   KEY=VALUE  goes to every training: train.max_steps=10 to try the command, with RUNS of its own
 # The programs flite and espeak-ng speak as other voices, which the model learns to hear; VOICES=MANIFEST in the
 # environment adds recordings of further ones.
-# The same command goes on where it was stopped. Each training is shared by two processes, for two cores. PROCESSES=1 in
-# the environment uses one; set it where there is a GPU.
+# The same command goes on where it was stopped. Each training is shared by two processes, for two cores, or has one
+# where there is a GPU; PROCESSES=N in the environment says otherwise.
 set -eu
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 photos=$1 speech=$2 runs=$3
 shift 3
 export OMP_NUM_THREADS=1
-processes=${PROCESSES:-2}
+gpu='import sys, torch; sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))'
+processes=${PROCESSES:-$(python3 -c "$gpu" 2>/dev/null && echo 1 || echo 2)}
 mkdir -p "$runs"
 took() { # how long the stage has run
     echo "$name: $(($(date +%s) - began)) s" | tee -a "$runs/times.txt" >&2

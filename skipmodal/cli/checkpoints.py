@@ -117,7 +117,7 @@ def average(
 ) -> None:
     """Average the weights of several checkpoints; the card is that of the last.
 
-    Example: skipmodal average runs/base runs/critical -o runs/averaged
+    Example: skipmodal average runs/base/latest runs/critical/latest -o runs/averaged
     """
     from skipmodal.average import average_checkpoints
 

@@ -148,7 +148,7 @@ def _train(
             monitor.say(f"the confidence of {init} is not kept; run `skipmodal calibrate` after training")
         if found is None and init is None and (recipe.train.only or critic):
             setting = "train.only" if recipe.train.only else "loss.self_critical"
-            monitor.say(f"{setting} is for trained weights, and these are fresh; give --init CHECKPOINT")
+            monitor.say(f"warning: {setting} is for trained weights, and these are fresh; use --init CHECKPOINT")
         if recipe.model.features and image.encoder == "none" and recipe.data.sampling != "text-speech":
             monitor.say(f"{a.path}: has no features (prep --encoder), so convolutions are trained on its pixels")
         totals: dict[str, list[Tensor]] = {}

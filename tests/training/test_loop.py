@@ -322,7 +322,7 @@ def test_a_late_stage_from_fresh_weights_is_told(recipe, tmp_path, capsys, chang
     chosen = recipe(model={"kind": "tokens"}, train=train, **change)
     first = loop.train(chosen, tmp_path / "first")
     setting = "train.only" if chosen.train.only else "loss.self_critical"
-    assert f"{setting} is for trained weights, and these are fresh; give --init" in capsys.readouterr().err
+    assert f"warning: {setting} is for trained weights, and these are fresh; use --init" in capsys.readouterr().err
     loop.train(chosen, tmp_path / "second", init=first)
     assert "is for trained weights" not in capsys.readouterr().err
 
