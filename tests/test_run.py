@@ -122,18 +122,25 @@ def test_an_export_that_fails_leaves_the_one_before(run, tmp_path):
     assert not (tmp_path / "runs" / "exported.new").exists()
 
 
-@pytest.mark.parametrize("gpu", [True, False])
-def test_two_processes_share_a_training_where_there_is_no_gpu(run, tmp_path, gpu):
-    for name, script in {
-        "torchrun": 'shift 5\necho torchrun >> "$CALLS"\n"$@"',
-        "python3": f"exit {int(not gpu)}",
-    }.items():
-        stub = tmp_path / "bin" / name
-        stub.write_text(f"#!/bin/sh\n{script}\n")
-        stub.chmod(0o755)
+TORCH = "from types import SimpleNamespace as N\n{}\nbackends = N(mps=N(is_available=lambda: {}))\n"
+CUDA = "cuda = N(is_available=lambda: {})"
+
+
+@pytest.mark.parametrize(("torch", "processes"), [
+    (TORCH.format(CUDA.format(True), False), 1),
+    (TORCH.format(CUDA.format(False), True), 1),
+    (TORCH.format(CUDA.format(False), False), 2),
+    ("raise ImportError", 2),
+], ids=["cuda", "mps", "cpu", "no torch"])  # fmt: skip
+def test_two_processes_share_a_training_where_there_is_no_gpu(run, tmp_path, monkeypatch, torch, processes):
+    torchrun = tmp_path / "bin" / "torchrun"
+    torchrun.write_text('#!/bin/sh\necho "$1 $2 $3" >> "$CALLS"\nshift 5\n"$@"\n')
+    torchrun.chmod(0o755)
+    (tmp_path / "torch.py").write_text(torch)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, calls, err = run(processes="")
     assert status == 0, err
-    assert calls.count("torchrun") == (0 if gpu else 6)
+    assert calls.count("--standalone --nproc-per-node 2") == (6 if processes == 2 else 0)
 
 
 def test_without_all_of_its_arguments_it_says_what_they_are():
