@@ -47,7 +47,7 @@ print([name for name in heavy if name in sys.modules])
 
 def test_the_command_that_trains_it_further_fits_it():
     readme = (PHOTO.parents[1] / "recipes" / "flickr8k" / "README.md").read_text()
-    (command,) = re.findall(r"`skipmodal train (base \$data --init bundled [^`]*)`", readme)
+    (command,) = re.findall(r"\nskipmodal train (base [^`]*--init bundled [^`]*)\n```", readme)
     settings = [word for word in command.split() if word.startswith("model.")]
     cpu = torch.device("cpu")
     bundled = load_checkpoint(None, cpu)
