@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,20 +123,22 @@ def test_an_export_that_fails_leaves_the_one_before(run, tmp_path):
     assert not (tmp_path / "runs" / "exported.new").exists()
 
 
-TORCH = "from types import SimpleNamespace as N\n{}\nbackends = N(mps=N(is_available=lambda: {}))\n"
-CUDA = "cuda = N(is_available=lambda: {})"
+TORCH = """
+from types import SimpleNamespace as N
+device = lambda name: N(type=name, index=None)
+cuda = N(is_available=lambda: GPU == "cuda", device_count=lambda: 1)
+backends = N(mps=N(is_available=lambda: GPU == "mps"))
+"""
 
 
 @pytest.mark.parametrize(("torch", "processes"), [
-    (TORCH.format(CUDA.format(True), False), 1),
-    (TORCH.format(CUDA.format(False), True), 1),
-    (TORCH.format(CUDA.format(False), False), 2),
-    ("raise ImportError", 2),
+    (f"GPU = 'cuda'{TORCH}", 1), (f"GPU = 'mps'{TORCH}", 1), (f"GPU = None{TORCH}", 2), ("raise ImportError", 2),
 ], ids=["cuda", "mps", "cpu", "no torch"])  # fmt: skip
 def test_two_processes_share_a_training_where_there_is_no_gpu(run, tmp_path, monkeypatch, torch, processes):
-    torchrun = tmp_path / "bin" / "torchrun"
-    torchrun.write_text('#!/bin/sh\necho "$1 $2 $3" >> "$CALLS"\nshift 5\n"$@"\n')
-    torchrun.chmod(0o755)
+    stubs = {"torchrun": 'echo "$1 $2 $3" >> "$CALLS"\nshift 5\n"$@"', "python3": f'exec "{sys.executable}" "$@"'}
+    for name, script in stubs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "torch.py").write_text(torch)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, calls, err = run(processes="")

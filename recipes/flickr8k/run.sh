@@ -13,7 +13,7 @@ set -eu
 photos=$1 speech=$2 runs=$3
 shift 3
 export OMP_NUM_THREADS=1
-gpu='import sys, torch; sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available()))'
+gpu='import sys; from skipmodal.device import pick_device; sys.exit(pick_device().type == "cpu")'
 processes=${PROCESSES:-$(python3 -c "$gpu" 2>/dev/null && echo 1 || echo 2)}
 mkdir -p "$runs"
 took() { # how long the stage has run
